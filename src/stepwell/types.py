@@ -1,0 +1,129 @@
+"""What travels: frozen values that every room knows. They hold no behaviour and no wire format.
+
+A reply's bytes are opaque here: only the files named `openai.py` and `replay.py` look inside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Literal
+
+from msgspec import Struct
+
+from stepwell.errors import StepwellError
+
+Kind = Literal["chat", "completion", "embedding"]
+Form = Literal["json", "events"]
+"""How a reply's bytes are written: one JSON document, or the events of a stream."""
+Verdict = Literal["answered", "deferred", "refused", "failed"]
+
+
+class Caller(Struct, frozen=True):
+    """Who asks: always from the authenticated key, never from the text of a request."""
+
+    tenant: str
+    principal: str
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """One question, as received (`body`) and in the form that makes equal questions equal (`canonical`)."""
+
+    id: str
+    kind: Kind
+    caller: Caller
+    model: str
+    body: bytes
+    canonical: bytes
+    stream: bool = False
+    include_usage: bool = False
+    sampled: bool = True
+    """True where the same question may rightly have many answers (temperature above 0)."""
+    started_s: float = 0.0
+    """`time.perf_counter()` at the first byte of the request."""
+
+
+class Usage(Struct, frozen=True):
+    """Tokens of one answer; `estimated` where the engine did not count them."""
+
+    input_tokens: int
+    output_tokens: int
+    estimated: bool = False
+
+
+class Chunk(Struct, frozen=True):
+    """A piece of a reply: the whole JSON document, or one or more whole events of a stream."""
+
+    data: bytes
+    usage: Usage | None = None
+    last: bool = False
+    """True for the chunk after which the answer is complete; a stream that ends without one was cut off."""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """A reply that is there (`body`) or still coming (`chunks`)."""
+
+    form: Form
+    body: bytes = b""
+    chunks: AsyncIterator[Chunk] | None = None
+    usage: Usage | None = None
+    engine: str = ""
+    age_s: float = 0.0
+    ttl_s: float = 0.0
+    saved_usd: float | None = None
+    """USD the large model would have cost, where known before the first byte."""
+
+
+class Evidence(Struct, frozen=True):
+    """Why a step believes its answer: the promise decides on this alone."""
+
+    kind: Literal["exact", "large"]
+    detail: str = ""
+
+
+class Proposal(Struct, frozen=True):
+    """A step's answer with its evidence."""
+
+    answer: Answer
+    evidence: Evidence
+
+
+class Defer(Struct, frozen=True):
+    """A step's refusal to answer: why, and what finding that out cost."""
+
+    reason: str
+    usd: float = 0.0
+
+
+class Visit(Struct, frozen=True):
+    """One step tried; `seconds` run until it proposed (for a stream: to its first chunk) or deferred."""
+
+    step: str
+    verdict: Verdict
+    reason: str
+    seconds: float
+    usd: float = 0.0
+
+
+class Outcome(Struct, frozen=True):
+    """How a descent ended: an answer, or the error of the last step; and every visit on the way."""
+
+    answer: Answer | None
+    visits: tuple[Visit, ...]
+    error: StepwellError | None = None
+
+
+class Settled(Struct, frozen=True, kw_only=True):
+    """A request that is over, as the settlers see it. `body` is whole only where `complete` is true."""
+
+    request: Request
+    outcome: Outcome
+    form: Form
+    body: bytes
+    usage: Usage | None
+    complete: bool
+    status: int
+    seconds: float
+
+
+Settler = Callable[[Settled], None]
+"""Runs after the reply. Must return at once: what is slow goes to a thread or a queue of its own."""
