@@ -1,0 +1,1 @@
+"""Answers given before: keys, the exact cache, and one flight for equal requests."""

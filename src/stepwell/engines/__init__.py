@@ -1,0 +1,1 @@
+"""How a model is run: over HTTP, in this process, by script."""

@@ -1,0 +1,1 @@
+"""The front door: HTTP in, the well's answer out."""

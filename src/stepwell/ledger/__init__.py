@@ -1,0 +1,1 @@
+"""What every request cost, and what the large model would have cost."""

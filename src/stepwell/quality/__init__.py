@@ -1,0 +1,1 @@
+"""Good enough, defined once: the promise and the measures of text."""

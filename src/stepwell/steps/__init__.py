@@ -1,0 +1,1 @@
+"""The stairs: each step proposes an answer or defers."""

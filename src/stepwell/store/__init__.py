@@ -1,0 +1,1 @@
+"""Bytes by key: in memory and in a file."""
