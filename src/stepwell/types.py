@@ -67,10 +67,10 @@ class Answer(Struct, frozen=True, kw_only=True):
     chunks: AsyncIterator[Chunk] | None = None
     usage: Usage | None = None
     engine: str = ""
-    age_s: float = 0.0
-    ttl_s: float = 0.0
+    expires_s: float = 0.0
+    """Seconds since 1970 at which a kept answer expires; 0 for a fresh one."""
     saved_usd: float | None = None
-    """USD the large model would have cost, where known before the first byte."""
+    """USD that not asking the large model saved, where known before the first byte."""
 
 
 class Evidence(Struct, frozen=True):
@@ -92,6 +92,10 @@ class Defer(Struct, frozen=True):
 
     reason: str
     usd: float = 0.0
+    error: StepwellError | None = None
+    """Set where the step did not merely pass but failed."""
+    final: bool = False
+    """True where the same question has just failed below: going down would only repeat that."""
 
 
 class Visit(Struct, frozen=True):
