@@ -1,0 +1,315 @@
+"""HTTP/1.1 on one connection: bytes in, Exchanges out, in order. It knows nothing of OpenAI.
+
+A bare `asyncio.Protocol` on llhttp costs a third of an ASGI server; the price is that limits, slow callers,
+smuggling and draining are ours to get right (`tests/gateway/test_hostile.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from time import monotonic, perf_counter
+from typing import Any
+
+import httptools
+from msgspec import Struct
+
+from stepwell.gateway.exchange import Exchange
+
+Serve = Callable[[Exchange], Coroutine[Any, Any, None]]
+"""Answers one Exchange; must not raise."""
+
+LINGER_S = 5.0
+"""How long a refused caller may still send, so that the refusal reaches it before the connection closes."""
+
+
+class Limits(Struct, frozen=True):
+    """What one connection may use. Bytes and seconds, as in `[server]`."""
+
+    max_body_bytes: int
+    max_head_bytes: int
+    max_connections: int
+    receive_timeout_s: float
+    idle_timeout_s: float
+    send_timeout_s: float
+
+
+class Listener:
+    """What the connections of one worker share: the limits, who answers, and each other."""
+
+    __slots__ = ("connections", "draining", "limits", "refuse", "serve")
+
+    def __init__(self, limits: Limits, serve: Serve, refuse: Callable[[Exchange, int, str], None]) -> None:
+        self.limits, self.serve, self.refuse = limits, serve, refuse
+        self.connections: set[Connection] = set()
+        self.draining = False
+
+    def sweep(self) -> None:
+        """Close what is too slow or idle for too long; called once a second."""
+        now_s = monotonic()
+        for connection in tuple(self.connections):
+            connection.check(now_s)
+
+    def drain(self) -> None:
+        """Take no further request: idle connections close now, busy ones after their reply."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+
+
+class Connection(asyncio.Protocol):
+    """One caller's connection: parses requests, answers them one after the other."""
+
+    __slots__ = (
+        "body",
+        "body_bytes",
+        "current",
+        "discarding",
+        "head_bytes",
+        "headers",
+        "in_head",
+        "listener",
+        "loop",
+        "parser",
+        "paused",
+        "receiving",
+        "since_s",
+        "started_s",
+        "task",
+        "target",
+        "transport",
+        "waiting",
+        "writable",
+    )
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.loop = asyncio.get_running_loop()
+        self.parser: Any = httptools.HttpRequestParser(self)
+        self.waiting: deque[Exchange] = deque()
+        self.current: Exchange | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.writable: asyncio.Future[None] | None = None
+        self.receiving = self.in_head = self.discarding = self.paused = False
+        self.head_bytes = self.body_bytes = 0
+        self.since_s = monotonic()
+        self.started_s = 0.0
+        self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.body: list[bytes] = []
+
+    # --- the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - tells the type checker what create_server gives
+        self.transport = transport
+        self.listener.connections.add(self)
+        if len(self.listener.connections) > self.listener.limits.max_connections:
+            self.turn_away(503, "too many connections; try again later")
+
+    def data_received(self, data: bytes) -> None:
+        if self.discarding:
+            return
+        if not self.receiving:
+            self.since_s = monotonic()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # refused with its head
+        except httptools.HttpParserError as error:
+            if not self.discarding:
+                self.turn_away(400, f"not an HTTP/1.1 request: {error}")
+            return
+        if self.in_head:
+            self.head_bytes += len(data)
+            if self.head_bytes > self.listener.limits.max_head_bytes:
+                self.turn_away(431, f"the head passes {self.listener.limits.max_head_bytes} bytes")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.listener.connections.discard(self)
+        self.waiting.clear()
+        if self.current is not None:
+            self.current.gone = True
+        if self.task is not None:
+            self.loop.call_soon(self.task.cancel)  # not before its first step: see `answer`
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self.since_s = monotonic()
+        self.writable = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        writable, self.writable = self.writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # --- the parser's side
+
+    def on_message_begin(self) -> None:
+        self.receiving = True
+        self.started_s = perf_counter()
+        self.head_bytes = self.body_bytes = 0
+        self.in_head = True
+        self.target = b""
+        self.headers = {}
+        self.body = []
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        headers = self.headers
+        length = headers.get(b"content-length", b"")
+        self.in_head = False
+        if length and int(length) > self.listener.limits.max_body_bytes:
+            self.too_large()
+        elif b"upgrade" in headers or self.parser.get_method() == b"CONNECT":
+            self.turn_away(400, "this server speaks HTTP/1.1 only: send no Upgrade header")
+        elif headers.get(b"expect", b"").lower() == b"100-continue" and self.current is None:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, data: bytes) -> None:
+        if self.discarding:
+            return
+        self.body.append(data)
+        self.body_bytes += len(data)
+        if self.body_bytes > self.listener.limits.max_body_bytes:
+            self.too_large()
+
+    def on_message_complete(self) -> None:
+        if self.discarding:
+            return
+        self.receiving = False
+        body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
+        exchange = Exchange(
+            self,
+            method=self.parser.get_method(),
+            target=self.target,
+            headers=self.headers,
+            body=body,
+            started_s=self.started_s,
+            keep_alive=self.parser.should_keep_alive() and not self.listener.draining,
+            chunked=self.parser.get_http_version() == "1.1",
+        )
+        if self.current is None and not self.waiting:
+            self.answer(exchange)
+            return
+        self.waiting.append(exchange)
+        self.pause_reading()
+
+    # --- answering
+
+    def answer(self, exchange: Exchange) -> None:
+        """Run the answer at once; only where it must wait for something does it become a task."""
+        self.current = exchange
+        answering = self.listener.serve(exchange)
+        try:
+            waits_for = answering.send(None)
+        except StopIteration:
+            return
+        self.task = self.loop.create_task(carried_on(answering, waits_for))
+
+    def finished(self, exchange: Exchange) -> None:
+        """The reply is written: go on to the next request of this connection, or close it."""
+        self.current = None
+        self.task = None
+        self.since_s = monotonic()
+        if not exchange.keep_alive or self.listener.draining:
+            self.linger()
+        elif self.waiting:
+            self.loop.call_soon(self.next_waiting)
+
+    def next_waiting(self) -> None:
+        """Answer the next pipelined request."""
+        if self.current is None and self.waiting and not self.transport.is_closing():
+            exchange = self.waiting.popleft()
+            if not self.waiting:
+                self.resume_reading()
+            self.answer(exchange)
+
+    def pause_reading(self) -> None:
+        """Let a caller who pipelines wait: its requests stay in its own buffers."""
+        if not self.paused:
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.paused:
+            self.paused = False
+            self.transport.resume_reading()
+
+    # --- refusing and closing
+
+    def too_large(self) -> None:
+        limit = self.listener.limits.max_body_bytes
+        self.turn_away(413, f"the body passes {limit} bytes; send less, or raise server.max_body_bytes")
+
+    def turn_away(self, status: int, why: str) -> None:
+        """Refuse what cannot be read any further, and close once the caller had a chance to read why."""
+        self.discarding, self.receiving = True, False
+        if self.current is not None:  # a reply is under way: it must not be mixed with a refusal
+            self.current.keep_alive = False
+            self.waiting.clear()
+            return
+        exchange = Exchange(self, keep_alive=False, started_s=perf_counter())
+        self.current = exchange
+        self.listener.refuse(exchange, status, why)
+
+    def linger(self) -> None:
+        """Close; where the caller is still sending, only after it had time to read the reply."""
+        if self.discarding and not self.transport.is_closing():
+            self.since_s = monotonic()
+            self.resume_reading()
+        else:
+            self.transport.close()
+
+    def close_if_idle(self) -> None:
+        if self.current is None and not self.waiting and not self.receiving:
+            self.transport.close()
+
+    def check(self, now_s: float) -> None:
+        """Give up on a caller who sends, takes or wants nothing for too long."""
+        limits = self.listener.limits
+        waited_s = now_s - self.since_s
+        if self.writable is not None:
+            if waited_s > limits.send_timeout_s:
+                self.transport.abort()
+        elif self.discarding and self.current is None:
+            if waited_s > LINGER_S:
+                self.transport.abort()
+        elif self.receiving and self.current is None:
+            if waited_s > limits.receive_timeout_s:
+                self.turn_away(408, f"the request did not arrive within {limits.receive_timeout_s:g} s")
+        elif self.current is None and waited_s > limits.idle_timeout_s:
+            self.transport.close()
+
+
+async def carried_on(answering: Coroutine[Any, Any, None], waits_for: Any) -> None:  # noqa: ANN401
+    """Carry on with a coroutine that was started by hand and now waits for `waits_for`."""
+    await resumed(answering, waits_for)
+
+
+@types.coroutine
+def resumed(answering: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:  # noqa: ANN401
+    """Pass on what the event loop sends or throws, as `await` would have done from the start."""
+    while True:
+        resume: Callable[[Any], Any]
+        try:
+            given = yield waits_for
+            resume = answering.send
+        except BaseException as error:  # noqa: BLE001 - cancellation, too, belongs to the coroutine
+            given, resume = error, answering.throw
+        try:
+            waits_for = resume(given)
+        except StopIteration:
+            return
+
+
+def listening(listener: Listener) -> Callable[[], Connection]:
+    """What `loop.create_server` wants: makes a Connection for each caller."""
+    return lambda: Connection(listener)

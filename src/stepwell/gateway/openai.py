@@ -1,0 +1,163 @@
+"""OpenAI's wire shape at the front door: a body becomes a Request, an error becomes OpenAI's error object.
+
+Beside `replay.py` and the engines' `openai.py` this is the only file that knows OpenAI's field names.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stepwell.errors import AdmitError, BadRequest, EngineRefusal, StepwellError
+from stepwell.types import Caller, Form, Kind, Request, Usage
+
+PATHS: dict[bytes, Kind] = {
+    b"/v1/chat/completions": "chat",
+    b"/v1/completions": "completion",
+    b"/v1/embeddings": "embedding",
+}
+ASKS: dict[Kind, str] = {"chat": "messages", "completion": "prompt", "embedding": "input"}
+ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+OUTSIDE = ("stream", "stream_options", "user")
+"""Fields that do not change the answer, only its delivery or its bookkeeping."""
+DEFAULTS: dict[str, Any] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "n": 1,
+    "logprobs": False,
+    "parallel_tool_calls": True,
+    "encoding_format": "float",
+    "logit_bias": {},
+}
+NUMBERS = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
+
+decode = msgspec.json.Decoder().decode
+encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def parse(kind: Kind, body: bytes, *, id: str, caller: Caller, started_s: float) -> Request:  # noqa: A002
+    """Check a body and bring it into its canonical form. Raises BadRequest naming the field at fault."""
+    fields = decoded(body)
+    model = fields.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("name the model to ask, as a string", param="model")
+    check_question(kind, fields)
+    stream = flag(fields, "stream")
+    if stream and kind == "embedding":
+        raise BadRequest("embeddings are not streamed", param="stream")
+    options = fields.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise BadRequest("must be an object", param="stream_options")
+    check_numbers(fields)
+    return Request(
+        id=id,
+        kind=kind,
+        caller=caller,
+        model=model,
+        body=body,
+        canonical=canonical(fields),
+        stream=stream,
+        include_usage=bool(options and options.get("include_usage")),
+        sampled=kind != "embedding" and fields.get("temperature", 1) != 0,
+        started_s=started_s,
+    )
+
+
+def decoded(body: bytes) -> dict[str, Any]:
+    """Read a JSON object. Raises BadRequest."""
+    try:
+        fields = decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise BadRequest("the body is nested too deeply") from error
+    if not isinstance(fields, dict):
+        raise BadRequest("the body must be a JSON object")
+    return fields
+
+
+def canonical(fields: dict[str, Any]) -> bytes:
+    """The form in which equal questions are equal bytes: defaults and nulls left out, numbers as floats, keys sorted."""
+    kept = {}
+    for name, value in fields.items():
+        if value is None or name in OUTSIDE:
+            continue
+        if name in NUMBERS:
+            value = float(value)  # noqa: PLW2901 - 0 and 0.0 ask the same
+        if name in DEFAULTS and value == DEFAULTS[name]:
+            continue
+        kept[name] = value
+    return encode_sorted(kept)
+
+
+def check_question(kind: Kind, fields: dict[str, Any]) -> None:
+    """What is asked must be there and of the right type."""
+    name = ASKS[kind]
+    asked = fields.get(name)
+    if kind == "chat":
+        check_messages(asked)
+    elif not isinstance(asked, str | list) or not asked:
+        raise BadRequest("must be a string or a list, and not empty", param=name)
+
+
+def check_messages(messages: Any) -> None:  # noqa: ANN401 - that is what is being found out
+    """Roles and content only: everything else in a message is between the caller and the engine."""
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("must be a list of at least one message", param="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise BadRequest("must be an object", param=f"messages[{index}]")
+        if message.get("role") not in ROLES:
+            raise BadRequest(f"must be one of {', '.join(sorted(ROLES))}", param=f"messages[{index}].role")
+        if not isinstance(message.get("content"), str | list | None):
+            raise BadRequest("must be a string or a list of parts", param=f"messages[{index}].content")
+
+
+def flag(fields: dict[str, Any], name: str) -> bool:
+    """Read a boolean that may be missing or null."""
+    value = fields.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise BadRequest("must be true or false", param=name)
+    return bool(value)
+
+
+def check_numbers(fields: dict[str, Any]) -> None:
+    """The sampling numbers must be numbers, for they decide about the cache."""
+    for name in NUMBERS & fields.keys():
+        value = fields[name]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise BadRequest("must be a number", param=name)
+
+
+def error_body(error: StepwellError) -> bytes:
+    """OpenAI's error object; what an engine said of its own accord goes on unchanged."""
+    if isinstance(error, EngineRefusal) and error.body:
+        return error.body
+    told = {
+        "message": str(error),
+        "type": "invalid_request_error" if isinstance(error, AdmitError) and error.status < 500 else "server_error",  # noqa: PLR2004
+        "param": error.param if isinstance(error, AdmitError) else None,
+        "code": error.code,
+    }
+    return msgspec.json.encode({"error": told})
+
+
+def error_event(error: StepwellError) -> bytes:
+    """The same as an event, for a stream that broke off."""
+    return b"data: " + error_body(error).replace(b"\n", b" ") + b"\n\n"
+
+
+def models_body(models: list[str], created_s: int) -> bytes:
+    """The list that GET /v1/models gives."""
+    data = [{"id": model, "object": "model", "created": created_s, "owned_by": "stepwell"} for model in models]
+    return msgspec.json.encode({"object": "list", "data": data})
+
+
+def estimated_usage(request: Request, body: bytes, form: Form) -> Usage:
+    """Tokens where the engine counted none: one a stream event, else four bytes a token. Marked `estimated`."""
+    output_tokens = body.count(b"\ndata: ") if form == "events" else len(body) // 4
+    return Usage(len(request.canonical) // 4 + 1, output_tokens, estimated=True)
