@@ -60,7 +60,7 @@ class Chunk(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """A reply that is there (`body`) or still coming (`chunks`)."""
+    """A reply: what is there of it (`body`) and, for a stream still coming, the rest (`chunks`)."""
 
     form: Form
     body: bytes = b""

@@ -20,7 +20,7 @@ WHOLE_OBJECT = {"chat": "chat.completion", "completion": "text_completion"}
 
 decode = msgspec.json.Decoder().decode
 encode = msgspec.json.Encoder().encode
-pieces_of = re.compile(r"\s*\S+(?:\s+\S+){0,%d}(?:\s+$)?|\s+" % (WORDS_A_FRAME - 1)).findall
+pieces_of = re.compile(rf"\s*\S+(?:\s+\S+){{0,{WORDS_A_FRAME - 1}}}(?:\s+$)?|\s+").findall
 
 
 def in_form(body: bytes, has: Form, wants: Form, kind: Kind, *, include_usage: bool) -> bytes:
@@ -144,7 +144,10 @@ def merge(into: dict[str, Any], part: dict[str, Any]) -> None:
             into[name] = value
 
 
-FIXED = frozenset({"id", "object", "model", "role", "type", "finish_reason", "system_fingerprint", "service_tier", "name"})
+FIXED = frozenset(
+    {"id", "object", "model", "role", "type", "finish_reason", "system_fingerprint", "service_tier", "name"}
+)
+"""Texts that are said anew in every event, or once and whole; all others grow."""
 
 
 def grown(had: list[Any], more: Iterable[Any]) -> list[Any]:

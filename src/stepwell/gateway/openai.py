@@ -153,8 +153,22 @@ def error_event(error: StepwellError) -> bytes:
 
 def models_body(models: list[str], created_s: int) -> bytes:
     """The list that GET /v1/models gives."""
-    data = [{"id": model, "object": "model", "created": created_s, "owned_by": "stepwell"} for model in models]
-    return msgspec.json.encode({"object": "list", "data": data})
+    return msgspec.json.encode({"object": "list", "data": [described(model, created_s) for model in models]})
+
+
+def model_body(model: str, created_s: int) -> bytes:
+    """What GET /v1/models/NAME gives."""
+    return msgspec.json.encode(described(model, created_s))
+
+
+def described(model: str, created_s: int) -> dict[str, Any]:
+    """One model, as OpenAI describes it."""
+    return {"id": model, "object": "model", "created": created_s, "owned_by": "stepwell"}
+
+
+def is_usage_event(event: bytes) -> bool:
+    """Say whether an event carries usage and no choices: only callers who asked for it are given it."""
+    return b'"choices":[]' in event or b'"choices": []' in event
 
 
 def estimated_usage(request: Request, body: bytes, form: Form) -> Usage:

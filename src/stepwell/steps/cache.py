@@ -13,7 +13,7 @@ from stepwell.cache.exact import Exact
 from stepwell.cache.key import key, scope
 from stepwell.cache.replay import in_form
 from stepwell.errors import StepwellError
-from stepwell.types import Answer, Caller, Defer, Evidence, Proposal, Request, Settled, Usage
+from stepwell.types import Answer, Caller, Defer, Evidence, Form, Proposal, Request, Settled, Usage
 
 OK = 200
 
@@ -97,7 +97,7 @@ class Cache:
 
 def proposal(kept: Answer, request: Request, how: str) -> Proposal:
     """Offer a kept answer in the form that this caller wants."""
-    wants = "events" if request.stream else "json"
+    wants: Form = "events" if request.stream else "json"
     if kept.form == "json" and wants == "json":
         return Proposal(kept, Evidence("exact", how))
     body = in_form(kept.body, kept.form, wants, request.kind, include_usage=request.include_usage)

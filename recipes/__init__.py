@@ -1,0 +1,1 @@
+"""Recipes: the files that made the models that ship with Stepwell."""

@@ -1,0 +1,1 @@
+"""The house writer: facts about a restaurant in, a sentence out. `README.md` says how to run it."""

@@ -1,0 +1,152 @@
+"""The gateway as anybody would start it: a configuration file, the command line, a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+from stepwell.demo.client import Broken, Connection
+from stepwell.demo.play import Place
+from stepwell.demo.traffic import MODEL, TENANTS
+from stepwell.errors import StepwellError
+
+HOST = "127.0.0.1"
+START_S = 30.0
+STOP_S = 40.0
+COMMAND = "import sys; from stepwell.cli.main import main; sys.exit(main())"
+WRITTEN = ("cache.db", "ledger.db")
+"""Files of the gateway; each run starts without those of the last."""
+
+CONFIG = """\
+# Written by `stepwell demo`; `stepwell serve --config` takes it as it is, once the keys' variables are set.
+[server]
+host = "{host}"
+port = {port}
+
+{keys}
+[engines.house-writer]
+type = "embedded"
+path = {model}
+threads = {threads}
+
+[routes.{route}]
+engines = ["house-writer"]
+price = "house-writer"
+share = "tenant" # everybody may read what the guide says of a venue
+
+[cache]
+path = {cache}
+
+[ledger]
+path = {ledger}
+"""
+
+
+class GatewayDown(StepwellError):
+    """The demo's gateway did not start, or died."""
+
+    code = "gateway_down"
+
+
+@contextmanager
+def gateway(folder: Path, model: Path) -> Iterator[Place]:
+    """Start the gateway on a free port, stop it by SIGTERM at the end. Raises GatewayDown with the log's last lines."""
+    for name in WRITTEN:
+        for old in folder.glob(f"{name}*"):
+            old.unlink()
+    place = Place(HOST, free_port(), {tenant: secrets.token_urlsafe(24) for tenant in TENANTS})
+    config = folder / "stepwell.toml"
+    config.write_text(config_text(place, folder, model), encoding="utf-8")
+    with (folder / "serve.log").open("w+", encoding="utf-8") as log:
+        child = subprocess.Popen(  # noqa: S603 - our own command line
+            [sys.executable, "-c", COMMAND, "serve", "--config", str(config)],
+            env=os.environ | {variable(tenant): key for tenant, key in place.keys.items()},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            wait_ready(child, place, Path(log.name))
+            yield place
+            if child.poll() is not None:
+                raise GatewayDown(died(child, Path(log.name)))
+        finally:
+            stop(child)
+
+
+def config_text(place: Place, folder: Path, model: Path) -> str:
+    """The configuration that plays the city guide on one model."""
+    keys = "".join(f'[[keys]]\ntenant = "{tenant}"\nenv = "{variable(tenant)}"\n\n' for tenant in place.keys)
+    return CONFIG.format(
+        host=place.host,
+        port=place.port,
+        keys=keys,
+        model=json.dumps(str(model), ensure_ascii=False),
+        threads=min(4, os.cpu_count() or 1),
+        route=MODEL,
+        cache=json.dumps(str(folder / "cache.db"), ensure_ascii=False),
+        ledger=json.dumps(str(folder / "ledger.db"), ensure_ascii=False),
+    )
+
+
+def variable(tenant: str) -> str:
+    """The environment variable that holds a tenant's key."""
+    return f"STEPWELL_DEMO_{tenant.upper().replace('-', '_')}"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_ready(child: subprocess.Popen[bytes], place: Place, log: Path) -> None:
+    """Wait until the gateway says that it can answer. Raises GatewayDown."""
+    end_s = monotonic() + START_S
+    while monotonic() < end_s:
+        if child.poll() is not None:
+            raise GatewayDown(died(child, log))
+        if asyncio.run(is_ready(place)):
+            return
+        sleep(0.05)
+    raise GatewayDown(f"the gateway was not ready after {START_S:g} s; {log} says:\n{tail(log)}")
+
+
+async def is_ready(place: Place) -> bool:
+    """Whether /readyz says yes."""
+    async with Connection(place.host, place.port) as connection:
+        try:
+            return (await connection.ask("/readyz")).status == 200  # noqa: PLR2004 - HTTP's word for well
+        except (OSError, Broken):
+            return False
+
+
+def died(child: subprocess.Popen[bytes], log: Path) -> str:
+    """Say how the gateway ended."""
+    return f"the gateway ended by itself (exit code {child.returncode}); {log} says:\n{tail(log)}"
+
+
+def tail(log: Path, num_lines: int = 12) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-num_lines:])
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    """Let the gateway drain and settle; kill it only where it does not."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

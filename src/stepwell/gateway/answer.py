@@ -1,0 +1,71 @@
+"""From an Exchange to its reply: admit, parse, descend, deliver, settle. Down once, out once, settle once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+
+from msgspec import Struct
+
+from stepwell.errors import AdmitError, StepwellError
+from stepwell.gateway import admit, openai, pages, reply
+from stepwell.gateway.exchange import Exchange
+from stepwell.protocols import Step
+from stepwell.steps.descend import Allows, descend
+from stepwell.types import Caller, Outcome, Request, Settler
+
+log = logging.getLogger(__name__)
+
+
+class Door(Struct, frozen=True, kw_only=True):
+    """Everything the front door needs; composed in `well.py`."""
+
+    callers: Mapping[bytes, Caller]
+    stairs: Mapping[str, Sequence[Step]]
+    allows: Allows
+    settlers: Sequence[Settler]
+    new_id: Callable[[], str]
+    keep_bytes: int
+    ready: Callable[[], str]
+    """Why the well cannot answer yet; empty where it can."""
+    metrics: Callable[[], bytes]
+    refused: Callable[[str, int], None]
+    """Told of each request that was not let in: code, HTTP status."""
+    started_s: int
+
+
+async def serve(door: Door, exchange: Exchange) -> None:
+    """Answer one exchange, whatever happens."""
+    try:
+        path = exchange.target.partition(b"?")[0]
+        kind = openai.PATHS.get(path)
+        if kind is None:
+            pages.show(door, exchange, path)
+        elif exchange.method != b"POST":
+            pages.wrong_method(door, exchange, b"POST")
+        else:
+            who = admit.caller(exchange.headers.get(b"authorization"), door.callers)
+            request = openai.parse(kind, exchange.body, id=door.new_id(), caller=who, started_s=exchange.started_s)
+            admit.model(request.model, door.stairs)
+            await answer(door, exchange, request)
+    except AdmitError as error:
+        door.refused(error.code, error.status)
+        reply.refuse(exchange, error, door.new_id())
+    except Exception:  # a defect of ours must cost one request, not the connection or the worker
+        log.exception("a request broke")
+        exchange.keep_alive = False
+        reply.refuse(exchange, StepwellError("an internal error; the log has it"), door.new_id())
+
+
+async def answer(door: Door, exchange: Exchange, request: Request) -> None:
+    """Descend, deliver, and settle: the settlers run even where the caller hangs up half-way."""
+    outcome = Outcome(None, ())
+    sent = reply.Sent([])
+    try:
+        outcome = await descend(request, door.stairs[request.model], door.allows)
+        await reply.deliver(exchange, request, outcome, sent, door.keep_bytes)
+    finally:
+        settled = reply.settled(request, outcome, sent, perf_counter() - request.started_s)
+        for settle in door.settlers:
+            settle(settled)

@@ -1,0 +1,164 @@
+"""Deliver an Outcome: as JSON or as an event stream, frame by frame, and say where it came from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from time import time
+
+from msgspec import Struct
+
+from stepwell.errors import EngineBadReply, EngineRefusal, StepwellError
+from stepwell.gateway import openai
+from stepwell.gateway.clock import http_date
+from stepwell.gateway.exchange import Exchange
+from stepwell.types import Answer, Chunk, Outcome, Request, Settled, Usage, Visit
+
+log = logging.getLogger(__name__)
+
+OK = 200
+HUNG_UP = 499
+"""nginx's word for a caller who left before the reply was whole; never sent, only written down."""
+TYPES = {"json": b"application/json", "events": b"text/event-stream; charset=utf-8"}
+
+
+class Sent(Struct):
+    """What has gone out so far; `pieces` hold it as the engine sent it, usage and all, while it is not too large."""
+
+    pieces: list[bytes] = []
+    num_bytes: int = 0
+    usage: Usage | None = None
+    complete: bool = False
+    error: StepwellError | None = None
+
+
+async def deliver(exchange: Exchange, request: Request, outcome: Outcome, sent: Sent, keep_bytes: int) -> None:
+    """Write the reply and note in `sent` what has gone out, also where the caller leaves half-way."""
+    answer = outcome.answer
+    if answer is None:
+        refuse(exchange, outcome.error or StepwellError("no answer"), request.id, outcome.visits)
+    elif answer.chunks is None:
+        keep(sent, Chunk(answer.body, answer.usage, last=not exchange.gone), keep_bytes)
+        exchange.reply(OK, head(request, outcome, answer), answer.body)
+    else:
+        keep(sent, Chunk(answer.body, answer.usage), keep_bytes)
+        exchange.begin(head(request, outcome, answer), answer.body)
+        await stream(exchange, request, answer.chunks, sent, keep_bytes)
+
+
+async def stream(
+    exchange: Exchange, request: Request, chunks: AsyncIterator[Chunk], sent: Sent, keep_bytes: int
+) -> None:
+    """Pass on chunks as they come, one write each, no faster than the caller reads.
+
+    A stream that breaks ends with an error event and a cut connection, never as if it were complete.
+    """
+    try:
+        async for chunk in chunks:
+            keep(sent, chunk, keep_bytes)
+            if chunk.usage is None or request.include_usage or not openai.is_usage_event(chunk.data):
+                exchange.write(chunk.data)
+            waiting = exchange.drained()
+            if waiting is not None:
+                await waiting
+        if not sent.complete:
+            raise EngineBadReply("the stream ended before its end mark")  # noqa: TRY301 - one way for all breaks
+    except Exception as error:  # noqa: BLE001 - a head is out already: whatever broke, the caller must be told in-stream
+        sent.error = error if isinstance(error, StepwellError) else EngineBadReply(f"{type(error).__name__}: {error}")
+        sent.complete = False
+        log.warning("request %s: the stream broke off: %s", request.id, sent.error)
+        exchange.write(openai.error_event(sent.error))
+        exchange.abort()
+    else:
+        exchange.end()
+    finally:
+        await closed(chunks)
+
+
+async def closed(chunks: AsyncIterator[Chunk]) -> None:
+    """Close a generator early: its engine then stops generating."""
+    if isinstance(chunks, AsyncGenerator):
+        await chunks.aclose()
+
+
+def keep(sent: Sent, chunk: Chunk, keep_bytes: int) -> None:
+    """Note a chunk; of a reply that passes `keep_bytes` only its size is kept."""
+    sent.num_bytes += len(chunk.data)
+    sent.usage = chunk.usage or sent.usage
+    sent.complete = chunk.last
+    if sent.num_bytes <= keep_bytes:
+        sent.pieces.append(chunk.data)
+    else:
+        sent.pieces.clear()
+
+
+def settled(request: Request, outcome: Outcome, sent: Sent, seconds: float) -> Settled:
+    """Sum up a request that is over, for the settlers."""
+    form = outcome.answer.form if outcome.answer else "json"
+    body = b"".join(sent.pieces)
+    usage = sent.usage
+    if usage is None and outcome.answer is not None:
+        usage = openai.estimated_usage(request, body, form)
+    error = sent.error or outcome.error
+    if error is not None:
+        status = error.status
+    else:
+        status = OK if sent.complete else HUNG_UP
+    return Settled(
+        request=request,
+        outcome=Outcome(outcome.answer, outcome.visits, error),
+        form=form,
+        body=body,
+        usage=usage,
+        complete=sent.complete,
+        status=status,
+        seconds=seconds,
+    )
+
+
+def refuse(exchange: Exchange, error: StepwellError, request_id: str, visits: tuple[Visit, ...] = ()) -> None:
+    """Send an error in OpenAI's shape."""
+    lines = [start_of(b"application/json", request_id)]
+    if isinstance(error, EngineRefusal) and error.retry_after_s is not None:
+        lines.append(b"Retry-After: %d\r\n" % max(1, round(error.retry_after_s)))
+    if visits:
+        lines.append(b"Cache-Status: %b\r\n" % cache_status(visits, 0.0))
+    if error.status == 401:  # noqa: PLR2004
+        lines.append(b"WWW-Authenticate: Bearer\r\n")
+    exchange.reply(error.status, b"".join(lines), openai.error_body(error))
+
+
+def head(request: Request, outcome: Outcome, answer: Answer) -> bytes:
+    """The header lines of an answer: what it is, and where it came from."""
+    visits = outcome.visits
+    saved = b"" if answer.saved_usd is None else b"Stepwell-Saved-Usd: %b\r\n" % money(answer.saved_usd)
+    return b"%bStepwell-Step: %b\r\nCache-Status: %b\r\n%b" % (
+        start_of(TYPES[answer.form], request.id),
+        visits[-1].step.encode(),
+        cache_status(visits, answer.expires_s),
+        saved,
+    )
+
+
+def start_of(content_type: bytes, request_id: str) -> bytes:
+    """The header lines that every reply has."""
+    return b"Content-Type: %b\r\nDate: %b\r\nx-request-id: %b\r\n" % (content_type, http_date(), request_id.encode())
+
+
+def cache_status(visits: tuple[Visit, ...], expires_s: float) -> bytes:
+    """Say in RFC 9211's words what the cache did."""
+    visit = next((visit for visit in visits if visit.step == "cache"), None)
+    if visit is None:
+        return b"stepwell; fwd=bypass"
+    if visit.reason == "hit":
+        return b"stepwell; hit; ttl=%d" % max(0, int(expires_s - time()))
+    if visit.verdict == "answered" or visit.reason.startswith("collapsed"):
+        return b"stepwell; fwd=miss; collapsed"
+    if visit.reason.startswith("bypass: "):
+        return b'stepwell; fwd=bypass; detail="%b"' % visit.reason[8:].encode()
+    return b"stepwell; fwd=miss"
+
+
+def money(usd: float) -> bytes:
+    """USD without an exponent, to a billionth."""
+    return b"0" if usd == 0 else b"%.9f" % usd
