@@ -1,0 +1,89 @@
+# Each target does its own set-up on a bare machine with Python (3.11 or newer), git and make.
+# `make` alone says what there is.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV := .venv
+VENV_TRAIN := .venv-train
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+
+# The test data, where it lies beside the repository; without it, the tests that need it say how to get it.
+ifeq ($(origin STEPWELL_DATA),undefined)
+ifneq ($(wildcard ../shared/data),)
+export STEPWELL_DATA := $(abspath ../shared/data)
+endif
+endif
+
+# Package indexes hang up now and then: three tries, each with pip's own retries.
+define pip_install
+	for try in 1 2 3; do \
+		$(1)/bin/python -m pip install --quiet --disable-pip-version-check --retries 5 --timeout 60 $(2) && exit 0; \
+		echo "pip failed (try $$try of 3)" >&2; sleep $$((try * 5)); \
+	done; exit 1
+endef
+
+.PHONY: help demo test test-train lint bench clean system
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Play a city guide's requests through the well: table and picture, within two minutes
+	$(BIN)/stepwell demo
+
+test: $(VENV)/.test system ## Lint, types and every test that needs no torch
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+test-train: $(VENV_TRAIN)/.train ## The tests of what trains, in an environment with torch
+	$(VENV_TRAIN)/bin/pytest tests/train
+
+lint: $(VENV)/.test ## Put the code into its form, then lint it and check its types
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test system ## CPU per request beside nginx and others; the last line is one JSON object
+	$(BIN)/python -m bench.gateway
+
+clean: ## Take away what these targets made
+	rm -rf $(VENV) $(VENV_TRAIN) stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+# Peers and tools of the tests and the benchmark. What cannot be had is done without, and said so there.
+system:
+	@missing=; for pair in nginx:nginx-light wrk:wrk curl:curl; do \
+		PATH=$$PATH:/usr/sbin command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
+	done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing) \
+			>/dev/null 2>&1 || echo "could not install$$missing; going on without" >&2; \
+	elif [ -n "$$missing" ]; then echo "not installed:$$missing; going on without" >&2; fi
+
+# Debian keeps venv in a package of its own.
+$(VENV)/bin/python $(VENV_TRAIN)/bin/python:
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; } || \
+		{ echo "$(PYTHON) has no venv: install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(@D:/bin=)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@$(call pip_install,$(VENV),-e '.[demo]')
+	@touch $@
+
+# pip knows dependency groups since 25.1.
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	@$(call pip_install,$(VENV),'pip>=25.1')
+	@$(call pip_install,$(VENV),-e '.[demo]' --group test)
+	@touch $@ $(VENV)/.demo
+
+# torch first and alone: its version decides whose wheels fit.
+$(VENV_TRAIN)/.train: pyproject.toml | $(VENV_TRAIN)/bin/python
+	@$(call pip_install,$(VENV_TRAIN),'pip>=25.1')
+	@$(call pip_install,$(VENV_TRAIN),'$(TORCH)')
+	@$(call pip_install,$(VENV_TRAIN),-e '.[train]' --group test)
+	@touch $@
