@@ -52,7 +52,7 @@ path = {ledger}
 """
 
 
-class GatewayDown(StepwellError):
+class GatewayError(StepwellError):
     """The demo's gateway did not start, or died."""
 
     code = "gateway_down"
@@ -60,7 +60,7 @@ class GatewayDown(StepwellError):
 
 @contextmanager
 def gateway(folder: Path, model: Path) -> Iterator[Place]:
-    """Start the gateway on a free port, stop it by SIGTERM at the end. Raises GatewayDown with the log's last lines."""
+    """Start the gateway on a free port, stop it at the end. Raises GatewayError with the log's last lines."""
     for name in WRITTEN:
         for old in folder.glob(f"{name}*"):
             old.unlink()
@@ -78,7 +78,7 @@ def gateway(folder: Path, model: Path) -> Iterator[Place]:
             wait_ready(child, place, Path(log.name))
             yield place
             if child.poll() is not None:
-                raise GatewayDown(died(child, Path(log.name)))
+                raise GatewayError(died(child, Path(log.name)))
         finally:
             stop(child)
 
@@ -111,15 +111,15 @@ def free_port() -> int:
 
 
 def wait_ready(child: subprocess.Popen[bytes], place: Place, log: Path) -> None:
-    """Wait until the gateway says that it can answer. Raises GatewayDown."""
+    """Wait until the gateway says that it can answer. Raises GatewayError."""
     end_s = monotonic() + START_S
     while monotonic() < end_s:
         if child.poll() is not None:
-            raise GatewayDown(died(child, log))
+            raise GatewayError(died(child, log))
         if asyncio.run(is_ready(place)):
             return
         sleep(0.05)
-    raise GatewayDown(f"the gateway was not ready after {START_S:g} s; {log} says:\n{tail(log)}")
+    raise GatewayError(f"the gateway was not ready after {START_S:g} s; {log} says:\n{tail(log)}")
 
 
 async def is_ready(place: Place) -> bool:

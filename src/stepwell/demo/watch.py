@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from stepwell.demo.picture import STEPS
 from stepwell.demo.play import Played
+from stepwell.demo.story import STEPS
 
 
 @contextmanager
