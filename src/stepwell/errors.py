@@ -87,8 +87,12 @@ class EngineError(StepwellError):
     code = "engine_error"
 
     def __init__(self, what: str, *, engine: str = "") -> None:
-        super().__init__(f"engine {engine}: {what}" if engine else what)
+        super().__init__(what)
         self.engine = engine
+
+    def __str__(self) -> str:
+        what = super().__str__()
+        return f"engine {self.engine}: {what}" if self.engine else what
 
 
 class EngineTimeout(EngineError):

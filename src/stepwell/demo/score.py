@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from msgspec import Struct
 
@@ -14,23 +13,14 @@ from stepwell.quality import slots, slots_apart
 from stepwell.quality.text import bleu
 
 COLUMNS = {"mr", "ref"}
+Counted = slots.Errors | slots_apart.Errors
+"""What either checker found."""
 
 
 class DataError(StepwellError):
     """A file of inputs and human texts is missing or not what it should be."""
 
     code = "data_error"
-
-
-class Counted(Protocol):
-    """What either checker found."""
-
-    @property
-    def missing(self) -> tuple[str, ...]: ...
-    @property
-    def wrong(self) -> tuple[str, ...]: ...
-    @property
-    def added(self) -> tuple[str, ...]: ...
 
 
 class Score(Struct, frozen=True):

@@ -1,0 +1,171 @@
+"""Any OpenAI-compatible server as an Engine: timeouts, retries before the first byte, a breaker, kept connections."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from email.utils import parsedate_to_datetime
+from time import time
+
+from stepwell.config import HttpEngine
+from stepwell.engines import openai
+from stepwell.engines.breaker import Breaker
+from stepwell.engines.pool import Patience, Pool, Reply, address_of
+from stepwell.errors import EngineBadReply, EngineError, EngineRefusal, EngineTimeout, EngineUnavailable
+from stepwell.types import Chunk, Request
+
+Key = Callable[[], Awaitable[str]]
+"""Gives the bearer key of the moment; it may have to be fetched."""
+
+OK = 200
+OUR_KEY_REFUSED = (401, 403)
+TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+LONGEST_WAIT_S = 5.0
+"""A server that asks us to wait longer than this before a retry is not waited for."""
+
+
+class OurKeyRefused(EngineRefusal):
+    """The server does not know our key: nothing the caller could mend, and nothing a retry would."""
+
+
+class Http:
+    """One server. `key` gives its bearer key, where it wants one."""
+
+    def __init__(self, name: str, config: HttpEngine, key: Key | None = None) -> None:
+        self.name, self.config, self.key = name, config, key
+        self.address = address_of(config.url)
+        patience = Patience(config.connect_timeout_s, config.first_byte_timeout_s, config.total_timeout_s)
+        self.pool = Pool(self.address, patience, config.max_connections)
+        self.breaker = Breaker(config.breaker_failures, config.breaker_open_s)
+        self.heads: dict[tuple[str, str], bytes] = {}
+
+    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+        """Ask, and pass on what comes; see `protocols.Engine`."""
+        for attempt in range(self.config.retries + 1):
+            begun = False
+            self.pass_breaker()
+            try:
+                async for chunk in self.tried(request):
+                    if not begun:
+                        begun = True
+                        self.breaker.succeeded()
+                    yield chunk
+            except EngineError as error:
+                error.engine = error.engine or self.name
+                self.judge(error)
+                if begun or attempt == self.config.retries or not worth_retrying(error):
+                    raise
+                await asyncio.sleep(self.pause_s(error, attempt))
+            except BaseException:
+                if not begun:
+                    self.breaker.undecided()
+                raise
+            else:
+                return
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.pool.close()
+
+    async def tried(self, request: Request) -> AsyncIterator[Chunk]:
+        """One try: send, check the status, read."""
+        reply = await self.pool.ask(await self.written(request))
+        if reply.status != OK:
+            raise refusal(reply, await reply.body())
+        if not request.stream:
+            yield openai.whole(await reply.body())
+            return
+        events = openai.Events()
+        pieces = reply.pieces()
+        try:
+            async for piece in pieces:
+                for chunk in events.feed(piece):
+                    yield chunk
+                if events.ended:
+                    break
+        finally:
+            await pieces.aclose()  # type: ignore[attr-defined]
+        if not events.ended:
+            raise EngineBadReply("the stream ended before its end mark")
+
+    async def written(self, request: Request) -> bytes:
+        """The whole request as bytes."""
+        body = openai.body_for(request, self.config.model)
+        key = await self.key() if self.key is not None else ""
+        head = self.heads.get((request.kind, key))
+        if head is None:
+            self.heads.clear()  # keys change, and old ones are of no use
+            head = self.heads[request.kind, key] = self.head(request, key)
+        return b"%b%d\r\n\r\n%b" % (head, len(body), body)
+
+    def head(self, request: Request, key: str) -> bytes:
+        """The head up to the length of the body."""
+        lines = [
+            f"POST {self.address.path}{openai.PATHS[request.kind]} HTTP/1.1",
+            f"Host: {self.address.host_header}",
+            "Content-Type: application/json",
+            "Accept: */*",
+            *([f"Authorization: Bearer {key}"] if key else []),
+            *(f"{name}: {value}" for name, value in self.config.headers.items()),
+            "Content-Length: ",
+        ]
+        return "\r\n".join(lines).encode("latin-1")
+
+    def pass_breaker(self) -> None:
+        """Raise EngineUnavailable while the breaker is open."""
+        wait_s = self.breaker.wait_s()
+        if wait_s:
+            raise EngineUnavailable(f"left alone for {wait_s:.1f} s after failures in a row", engine=self.name)
+
+    def judge(self, error: EngineError) -> None:
+        """Tell the breaker; a server that understood and said no is a server that works."""
+        if isinstance(error, EngineRefusal) and error.status < 500:  # noqa: PLR2004
+            self.breaker.succeeded()
+        else:
+            self.breaker.failed()
+
+    def pause_s(self, error: EngineError, attempt: int) -> float:
+        """How long to wait before the next try: what the server asks for, else doubling with full jitter."""
+        if isinstance(error, EngineRefusal) and error.retry_after_s is not None:
+            return error.retry_after_s
+        return random.uniform(0, self.config.retry_base_s * 2**attempt)  # noqa: S311 - jitter, no secret
+
+
+def worth_retrying(error: EngineError) -> bool:
+    """Say whether the same request may fare better on another try."""
+    if isinstance(error, OurKeyRefused):
+        return False
+    if isinstance(error, EngineRefusal):
+        return error.status in TRY_AGAIN and (error.retry_after_s or 0) <= LONGEST_WAIT_S
+    return isinstance(error, EngineUnavailable | EngineTimeout | EngineBadReply)
+
+
+def refusal(reply: Reply, body: bytes) -> EngineError:
+    """What a status other than 200 means."""
+    if reply.status in OUR_KEY_REFUSED:
+        what = f"the server refuses our key (status {reply.status}); check key_env"
+        return OurKeyRefused(what, engine="", status=502, body=b"")
+    kept = body if body.lstrip()[:1] == b"{" else b""
+    status = reply.status if 400 <= reply.status < 600 else 502  # noqa: PLR2004
+    return EngineRefusal(
+        f"the server answered with status {reply.status}",
+        engine="",
+        status=status,
+        body=kept,
+        retry_after_s=seconds_of(reply.headers.get(b"retry-after")),
+    )
+
+
+def seconds_of(retry_after: bytes | None) -> float | None:
+    """Read a Retry-After header: seconds or a date (RFC 9110); None where it cannot be read."""
+    if retry_after is None:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after.decode("latin-1")).timestamp() - time())
+    except ValueError:
+        return None

@@ -1,0 +1,188 @@
+"""OpenAI's wire shape on the engine's side: what is asked upstream, and what comes back.
+
+With the gateway's `openai.py` and the cache's `replay.py` the only files that know OpenAI's field names.
+"""
+
+from __future__ import annotations
+
+import re
+from time import time
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from stepwell.errors import EngineBadReply
+from stepwell.types import Chunk, Kind, Request, Usage
+
+PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
+DONE = b"data: [DONE]\n\n"
+WITH_USAGE = Raw(b'{"include_usage":true}')
+
+encode = msgspec.json.Encoder().encode
+fields_of = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class Counted(Struct):
+    """Usage as an engine reports it."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Told(Struct):
+    """The part of a reply, or of an event, that matters here."""
+
+    usage: Counted | None = None
+    error: Raw = Raw()
+    choices: list[Raw] | None = None
+
+
+told_by = msgspec.json.Decoder(Told).decode
+wants_usage = re.compile(rb'"stream_options"\s*:\s*\{\s*"include_usage"\s*:\s*true').search
+
+
+def body_for(request: Request, model: str) -> bytes:
+    """The caller's own bytes, unless the model has another name upstream or a stream must be told to count."""
+    counts = not request.stream or request.kind == "embedding" or wants_usage(request.body)
+    if counts and model in ("", request.model):
+        return request.body
+    fields = fields_of(request.body)
+    if model:
+        fields["model"] = Raw(encode(model))
+    if not counts:
+        fields["stream_options"] = WITH_USAGE
+    return encode(fields)
+
+
+def whole(body: bytes) -> Chunk:
+    """A JSON reply as its one chunk. Raises EngineBadReply where it is none."""
+    try:
+        told = told_by(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineBadReply(f"the reply is not the JSON that was asked for: {error}") from error
+    if told.error and told.error != Raw(b"null"):
+        raise EngineBadReply(f"an error with status 200: {bytes(told.error)[:200].decode(errors='replace')}")
+    return Chunk(body, counted(told), last=True)
+
+
+def counted(told: Told) -> Usage | None:
+    """Usage in our words."""
+    return Usage(told.usage.prompt_tokens, told.usage.completion_tokens) if told.usage else None
+
+
+class Events:
+    """Cuts a stream of bytes into whole events, however they were split on the way."""
+
+    __slots__ = ("begun", "ended", "rest")
+
+    def __init__(self) -> None:
+        self.rest = b""
+        self.begun = self.ended = False
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """Take what arrived; give back what is whole. Raises EngineBadReply for an error event."""
+        if b"\r" in data:
+            data = data.replace(b"\r", b"")
+        if self.rest:
+            data = self.rest + data
+        end = data.rfind(b"\n\n") + 2
+        if end < 2:  # noqa: PLR2004 - nothing is whole yet
+            self.rest = data
+            return []
+        self.rest = data[end:]
+        events = data[:end] if self.rest else data
+        if self.begun and b'"usage"' not in events and b"[DONE]" not in events and b'"error"' not in events:
+            return [Chunk(events)]
+        return self.sorted(events)
+
+    def sorted(self, events: bytes) -> list[Chunk]:
+        """Look at events one by one: usage and the end mark are given as chunks of their own."""
+        chunks: list[Chunk] = []
+        plain: list[bytes] = []
+        for event in (part + b"\n\n" for part in events.split(b"\n\n") if part.strip()):
+            comment = event.startswith(b":")
+            self.begun = self.begun or not comment
+            chunk = None if comment else special(event)
+            if chunk is None:
+                plain += [event] if self.begun else []  # a ping before the first event is no sign of an answer
+                continue
+            if plain:
+                chunks.append(Chunk(b"".join(plain)))
+                plain = []
+            chunks.append(chunk)
+            self.ended = self.ended or chunk.last
+        return [*chunks, Chunk(b"".join(plain))] if plain else chunks
+
+
+def special(event: bytes) -> Chunk | None:
+    """The chunk of an event that is more than words: usage, or the end mark; None for the rest."""
+    data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
+    if data == b"[DONE]":
+        return Chunk(DONE, last=True)
+    if b'"usage"' not in data and b'"error"' not in data:
+        return None
+    try:
+        told = told_by(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineBadReply(f"an event that is not JSON: {error}") from error
+    if told.error and told.error != Raw(b"null"):
+        raise EngineBadReply(f"an error in mid-stream: {bytes(told.error)[:300].decode(errors='replace')}")
+    usage = counted(told)
+    return Chunk(event, usage) if usage is not None else None
+
+
+# --- writing replies, for engines that are not servers
+
+
+def said(request: Request, text: str, usage: Usage, finish: str = "stop") -> bytes:
+    """A whole JSON reply."""
+    if request.kind == "embedding":
+        return encode({**opening(request, "list"), "data": embedded(text), "usage": usage_fields(usage)})
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
+    if request.kind == "chat":
+        choice["message"] = {"role": "assistant", "content": text}
+    else:
+        choice["text"] = text
+    kind = "chat.completion" if request.kind == "chat" else "text_completion"
+    return encode({**opening(request, kind), "choices": [choice], "usage": usage_fields(usage)})
+
+
+def event(request: Request, text: str | None, finish: str | None = None, *, first: bool = False) -> bytes:
+    """One event of a stream: some words, or its end."""
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
+    if request.kind == "chat":
+        role = {"role": "assistant"} if first else {}
+        choice["delta"] = {**role, "content": text} if text is not None else {}
+    else:
+        choice["text"] = text or ""
+    kind = "chat.completion.chunk" if request.kind == "chat" else "text_completion"
+    return b"data: " + encode({**opening(request, kind), "choices": [choice]}) + b"\n\n"
+
+
+def usage_event(request: Request, usage: Usage) -> bytes:
+    """The event that carries nothing but usage."""
+    kind = "chat.completion.chunk" if request.kind == "chat" else "text_completion"
+    told = {**opening(request, kind), "choices": [], "usage": usage_fields(usage)}
+    return b"data: " + encode(told) + b"\n\n"
+
+
+def opening(request: Request, kind: str) -> dict[str, Any]:
+    """What every reply begins with."""
+    return {"id": request.id, "object": kind, "created": int(time()), "model": request.model}
+
+
+def usage_fields(usage: Usage) -> dict[str, int]:
+    """Usage in OpenAI's words."""
+    total = usage.input_tokens + usage.output_tokens
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": total,
+    }
+
+
+def embedded(text: str) -> list[dict[str, Any]]:
+    """A small vector made of the letters of a text: the same text, the same vector."""
+    vector = [round(sum(text.encode()[at::8]) / 1000, 3) for at in range(8)]
+    return [{"object": "embedding", "index": 0, "embedding": vector}]

@@ -1,0 +1,68 @@
+"""What tokens and processors cost: one dated, sourced table."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, field
+
+from stepwell.config import Section, nearest, typed
+from stepwell.errors import ConfigError
+from stepwell.types import Usage
+
+SHIPPED = "prices.toml"
+MILLION = 1_000_000
+Usd = Annotated[float, Meta(ge=0)]
+
+
+class Price(Section, frozen=True):
+    """USD for a million tokens of one model."""
+
+    input_usd: Usd
+    output_usd: Usd
+    source: str
+    date: datetime.date
+
+    def of(self, usage: Usage | None) -> float:
+        """USD for the tokens of one answer."""
+        if usage is None:
+            return 0.0
+        return (usage.input_tokens * self.input_usd + usage.output_tokens * self.output_usd) / MILLION
+
+
+class Prices(Section, frozen=True):
+    """The whole table; `stands_for` says as which model one without a price of its own is priced."""
+
+    date: datetime.date
+    cpu_hour_usd: Usd
+    cpu_hour_source: str
+    models: dict[str, Price]
+    stands_for: dict[str, str] = field(name="as", default_factory=dict)
+
+
+def load(path: str = "") -> Prices:
+    """Read the table that ships, or one of your own. Raises ConfigError."""
+    shipped = files("stepwell.ledger") / SHIPPED
+    try:
+        text = Path(path).read_text(encoding="utf-8") if path else shipped.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error}); mend ledger.prices", file=path) from error
+    prices: Prices = typed(text, Prices, file=path or SHIPPED)
+    for model, other in prices.stands_for.items():
+        if other not in prices.models:
+            what = f"{model!r} is priced as {other!r}, which has no price{nearest(other, prices.models)}"
+            raise ConfigError(what, file=path or SHIPPED, field="as")
+    return prices
+
+
+def price_of(prices: Prices, model: str) -> Price:
+    """The price of a model, or of the one it stands for. Raises ConfigError where there is none."""
+    price = prices.models.get(prices.stands_for.get(model, model))
+    if price is None:
+        known: Mapping[str, object] = {**prices.models, **prices.stands_for}
+        raise ConfigError(f"no price for {model!r}{nearest(model, known)}; name a row of prices.toml")
+    return price

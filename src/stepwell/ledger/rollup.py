@@ -1,0 +1,89 @@
+"""The ledger summed up: by step, tenant, model or day."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Literal, get_args
+
+from msgspec import Struct
+
+from stepwell.errors import StoreError
+
+By = Literal["step", "tenant", "model", "day"]
+CHOICES: tuple[str, ...] = get_args(By)
+COLUMN = {
+    "step": "CASE step WHEN '' THEN 'unanswered' ELSE step END",
+    "tenant": "tenant",
+    "model": "model",
+    "day": "date(at_s, 'unixepoch')",
+}
+STAIRS = ("template", "cache", "specialist", "large", "unanswered")
+SUMS = """
+WITH ranked AS (
+    SELECT {column} AS name, *,
+        row_number() OVER (PARTITION BY {column} ORDER BY seconds) AS place,
+        count(*) OVER (PARTITION BY {column}) AS places
+    FROM entries WHERE at_s >= ?
+)
+SELECT name, count(*),
+    max(CASE WHEN place = (places * 50 + 99) / 100 THEN seconds END),
+    max(CASE WHEN place = (places * 99 + 99) / 100 THEN seconds END),
+    sum(input_tokens), sum(output_tokens), sum(usd), sum(large_usd), avg(large_estimated), sum(status >= 400)
+FROM ranked GROUP BY name ORDER BY name
+"""
+
+
+class Line(Struct, frozen=True):
+    """One row of a rollup. Percentiles are exact (nearest rank)."""
+
+    name: str
+    requests: int
+    share: float
+    p50_s: float
+    p99_s: float
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    large_usd: float
+    saved_usd: float
+    estimated_share: float
+    """Share of the requests whose `large_usd` is an estimate."""
+    failed: int
+
+
+def rollup(path: str | Path, by: By, since_s: float = 0.0) -> list[Line]:
+    """Sum up the entries since a time (seconds since 1970). Raises StoreError where there is no ledger."""
+    if not Path(path).exists():
+        raise StoreError(f"there is no ledger at {path}; start `stepwell serve`, or name another with --path")
+    try:
+        with closing(sqlite3.connect(f"file:{Path(path).resolve()}?mode=ro", uri=True, timeout=5.0)) as database:
+            rows = database.execute(SUMS.format(column=COLUMN[by]), (since_s,)).fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"the ledger {path} cannot be read ({error})") from error
+    count_all = sum(row[1] for row in rows)
+    lines = [
+        Line(name, count, count / count_all, p50, p99, into, out, usd, large, large - usd, estimated, failed)
+        for name, count, p50, p99, into, out, usd, large, estimated, failed in rows
+    ]
+    return sorted(lines, key=lambda line: STAIRS.index(line.name)) if by == "step" else lines
+
+
+def total(lines: list[Line]) -> Line:
+    """All lines as one; percentiles do not add up and are left at 0."""
+    count = sum(line.requests for line in lines)
+    return Line(
+        name="total",
+        requests=count,
+        share=1.0 if count else 0.0,
+        p50_s=0.0,
+        p99_s=0.0,
+        input_tokens=sum(line.input_tokens for line in lines),
+        output_tokens=sum(line.output_tokens for line in lines),
+        usd=sum(line.usd for line in lines),
+        large_usd=sum(line.large_usd for line in lines),
+        saved_usd=sum(line.saved_usd for line in lines),
+        estimated_share=sum(line.estimated_share * line.requests for line in lines) / count if count else 0.0,
+        failed=sum(line.failed for line in lines),
+    )
