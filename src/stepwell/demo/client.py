@@ -52,9 +52,12 @@ class Connection:
         except TimeoutError as error:
             self.hang_up()
             raise Broken(f"no whole reply within {LIMIT_S:g} s") from error
-        except (EOFError, ValueError, asyncio.LimitOverrunError) as error:
+        except EOFError as error:
             self.hang_up()
-            raise Broken(f"the connection ended in the middle of a reply ({type(error).__name__})") from error
+            raise Broken("the connection ended in the middle of a reply") from error
+        except (ValueError, asyncio.LimitOverrunError) as error:
+            self.hang_up()
+            raise Broken(f"the reply is not HTTP ({error})") from error
         except BaseException:
             self.hang_up()
             raise
@@ -90,7 +93,7 @@ def request(host: str, path: str, body: bytes, key: str) -> bytes:
 def head(data: bytes) -> tuple[int, dict[str, str]]:
     """Status and header lines of a reply."""
     first, *lines = data.decode("latin-1").split("\r\n")
-    return int(first.split(" ")[1]), {
+    return int(first.partition(" ")[2][:3]), {
         name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)
     }
 
