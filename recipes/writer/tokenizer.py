@@ -26,7 +26,9 @@ def trained(pairs: list[data.Pair], seed: int = 0) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((line for group in seen for text in group.texts for line in (group.mr, text)), trainer)
+    tokenizer.train_from_iterator(
+        (line for group in seen for text in group.texts for line in (group.mr, text)), trainer
+    )
     return tokenizer
 
 

@@ -191,7 +191,13 @@ def train(out: Path, plan: Plan, shape: Shape, *, dev: dict[str, list[str]], pai
                 best = scores
                 torch.save({"model": judge.cpu().state_dict(), "shape": asdict(shape)}, out / "best.pt")
             spent = seconds + time.time() - began
-            note = {"step": step, "epoch": epoch, "loss": round(loss.item(), 3), **scores, "minutes": round(spent / 60, 1)}
+            note = {
+                "step": step,
+                "epoch": epoch,
+                "loss": round(loss.item(), 3),
+                **scores,
+                "minutes": round(spent / 60, 1),
+            }
             print(json.dumps(note), flush=True)
             with (out / "log.jsonl").open("a") as file:
                 file.write(json.dumps(note) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from secrets import token_hex
@@ -15,22 +15,175 @@ from msgspec import Struct
 from stepwell.cache.exact import Exact
 from stepwell.config import AnyEngine, Config, EmbeddedEngine, HttpEngine, Route
 from stepwell.engines.embedded import Embedded
-from stepwell.engines.http import Http
+from stepwell.engines.http import Http, Key
 from stepwell.engines.iam import Iam
 from stepwell.engines.scripted import Scripted
 from stepwell.errors import ConfigError
 from stepwell.gateway.admit import bearer
 from stepwell.gateway.answer import Door
 from stepwell.gateway.http import Limits
+from stepwell.gateway.serve import Place
+from stepwell.ledger import prices
 from stepwell.ledger.book import Book
 from stepwell.ledger.metrics import Metrics
-from stepwell.ledger.prices import Prices
+from stepwell.ledger.prices import Price
 from stepwell.protocols import Engine, Step
 from stepwell.quality.promise import allows
 from stepwell.steps.cache import Cache, Rule
 from stepwell.steps.large import Large
 from stepwell.store.memory import Memory
 from stepwell.store.sqlite import Sqlite
-from stepwell.types import Caller, Settler
+from stepwell.types import Answer, Caller, Usage
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Well(Struct, frozen=True, kw_only=True):
+    """A running well: the door that callers knock at, and everything behind it."""
+
+    door: Door
+    limits: Limits
+    place: Place
+    engines: Mapping[str, Engine]
+    exact: Exact
+    book: Book
+
+    async def close(self) -> None:
+        """Give everything back; what waits to be written is written."""
+        for engine in self.engines.values():
+            await engine.close()
+        self.exact.close()
+        self.book.close()
+
+
+def build(config: Config) -> Well:
+    """Put a well together. Raises ConfigError and StoreError where something it needs is not there."""
+    callers = {
+        bearer(os.environ[key.env].encode()): Caller(key.tenant, key.principal or key.env) for key in config.keys
+    }
+    check_door(config, callers)
+    paid = {name: large_price(name, route, config) for name, route in config.routes.items()}
+    engines = {name: engine(name, config.engines[name]) for name in used_engines(config)}
+    exact = kept_answers(config)
+    metrics = Metrics()
+    book = Book(
+        config.ledger.path,
+        paid,
+        flush_ms=config.ledger.flush_ms,
+        max_waiting=config.ledger.max_waiting,
+        watch=metrics.observe,
+    )
+    rules = {name: rule(route, config) for name, route in config.routes.items()}
+    cache = Cache(exact, rules, partial(worth, paid), config.cache.max_answer_bytes)
+    large = Large({name: [engines[each] for each in route.engines] for name, route in config.routes.items()})
+    steps: tuple[Step, ...] = (cache, large)
+    door = Door(
+        callers=callers,
+        stairs=dict.fromkeys(config.routes, steps),
+        allows=allows,
+        settlers=(cache.settle, book.record),
+        new_id=ids(),
+        keep_bytes=config.cache.max_answer_bytes,
+        ready=lambda: "",
+        metrics=lambda: metrics.text(num_lost=book.num_dropped),
+        refused=metrics.refused,
+        started_s=int(time()),
+    )
+    server = config.server
+    return Well(
+        door=door,
+        limits=Limits(
+            max_body_bytes=server.max_body_bytes,
+            max_head_bytes=server.max_head_bytes,
+            max_connections=server.max_connections,
+            receive_timeout_s=server.receive_timeout_s,
+            idle_timeout_s=server.idle_timeout_s,
+            send_timeout_s=server.send_timeout_s,
+        ),
+        place=Place(host=server.host, port=server.port, workers=server.workers, drain_s=server.drain_s),
+        engines=engines,
+        exact=exact,
+        book=book,
+    )
+
+
+def check_door(config: Config, callers: Mapping[bytes, Caller]) -> None:
+    """Without keys anybody who reaches the port may spend money: then only this machine may reach it."""
+    if not config.routes:
+        raise ConfigError("no model to serve: add [routes.NAME] with its engines", field="routes")
+    if len(callers) < len(config.keys):
+        raise ConfigError("two keys have the same value: every key belongs to one tenant", field="keys")
+    if not callers and config.server.host not in LOOPBACK:
+        what = f"{config.server.host!r} can be reached from outside, and no [[keys]] are configured; add some"
+        raise ConfigError(what, field="server.host")
+
+
+def large_price(name: str, route: Route, config: Config) -> Price:
+    """What the large model of a route costs. Raises ConfigError where no row of prices.toml says so."""
+    table = prices.load(config.ledger.prices)
+    try:
+        return prices.price_of(table, route.price or name)
+    except ConfigError as error:
+        raise ConfigError(str(error), field=f"routes.{name}.price") from error
+
+
+def worth(paid: Mapping[str, Price], model: str, usage: Usage | None) -> float:
+    """USD that an answer would have cost at the large model."""
+    return paid[model].of(usage)
+
+
+def used_engines(config: Config) -> list[str]:
+    """Names of the engines that some route asks, each once."""
+    return list(dict.fromkeys(name for route in config.routes.values() for name in route.engines))
+
+
+def engine(name: str, config: AnyEngine) -> Engine:
+    """Choose the engine that a section of the file describes."""
+    match config:
+        case HttpEngine():
+            return Http(name, config, bearer_key(config))
+        case EmbeddedEngine():
+            return Embedded(name, config)
+        case _:
+            return Scripted(name, config)
+
+
+def bearer_key(config: HttpEngine) -> Key | None:
+    """How an engine proves who we are: a key as it is, or one exchanged for tokens."""
+    if config.iam is not None:
+        return Iam(config.iam.url, os.environ[config.iam.api_key_env]).token
+    if not config.key_env:
+        return None
+    key = os.environ[config.key_env]
+
+    async def given() -> str:
+        return key
+
+    return given
+
+
+def kept_answers(config: Config) -> Exact:
+    """The exact cache: memory alone, or memory in front of a file."""
+    cache = config.cache
+    memory: Memory[Answer] = Memory(cache.memory_bytes)
+    if not cache.path:
+        return Exact(memory, None)
+    return Exact(memory, Sqlite(cache.path, limit_bytes=cache.file_bytes, flush_ms=cache.flush_ms))
+
+
+def rule(route: Route, config: Config) -> Rule:
+    """How the answers of one route are kept; a change of its engines makes older answers strangers."""
+    asked = [(name, config.engines[name]) for name in route.engines]
+    return Rule(
+        route=msgspec.json.encode(asked),
+        share=route.share,
+        keep=route.cache,
+        keep_sampled=route.cache_sampled,
+        ttl_s=route.ttl_s,
+    )
+
+
+def ids() -> Callable[[], str]:
+    """Names for requests, unlike those of every other worker and start."""
+    start, numbers = token_hex(8), count()
+    return lambda: f"req-{start}-{next(numbers):x}"

@@ -38,7 +38,8 @@ class Iam:
         body = f"grant_type={quote(GRANT, safe='')}&apikey={quote(api_key, safe='')}".encode()
         head = (
             f"POST {self.address.path or '/'} HTTP/1.1\r\nHost: {self.address.host_header}\r\n"
-            f"Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            "Content-Type: application/x-www-form-urlencoded\r\nAccept: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
         )
         self.asking = head.encode() + body
         self.held = ""

@@ -77,8 +77,8 @@ class Connection(asyncio.Protocol):
         "receiving",
         "since_s",
         "started_s",
-        "task",
         "target",
+        "task",
         "transport",
         "waiting",
         "writable",
@@ -99,11 +99,11 @@ class Connection(asyncio.Protocol):
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
         self.body: list[bytes] = []
+        self.transport: Any = None  # uvloop's is no subclass of asyncio's
 
     # --- the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - tells the type checker what create_server gives
         self.transport = transport
         self.listener.connections.add(self)
         if len(self.listener.connections) > self.listener.limits.max_connections:
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             if self.head_bytes > self.listener.limits.max_head_bytes:
                 self.turn_away(431, f"the head passes {self.listener.limits.max_head_bytes} bytes")
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.listener.connections.discard(self)
         self.waiting.clear()
         if self.current is not None:

@@ -81,7 +81,7 @@ def decoded(body: bytes) -> dict[str, Any]:
 
 
 def canonical(fields: dict[str, Any]) -> bytes:
-    """The form in which equal questions are equal bytes: defaults and nulls left out, numbers as floats, keys sorted."""
+    """The form that makes equal questions equal bytes: no defaults, no nulls, numbers as floats, keys sorted."""
     kept = {}
     for name, value in fields.items():
         if value is None or name in OUTSIDE:

@@ -100,10 +100,8 @@ def settled(request: Request, outcome: Outcome, sent: Sent, seconds: float) -> S
     if usage is None and outcome.answer is not None:
         usage = openai.estimated_usage(request, body, form)
     error = sent.error or outcome.error
-    if error is not None:
-        status = error.status
-    else:
-        status = OK if sent.complete else HUNG_UP
+    ended = OK if sent.complete else HUNG_UP
+    status = error.status if error is not None else ended
     return Settled(
         request=request,
         outcome=Outcome(outcome.answer, outcome.visits, error),

@@ -31,7 +31,7 @@ RESTART_S = 1.0
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Refused(StepwellError):
+class Unreadable(StepwellError):  # noqa: N818 - the field's word, as in errors.py
     """The HTTP itself is wrong; the status says how."""
 
     def __init__(self, what: str, status: int) -> None:
@@ -109,7 +109,7 @@ async def drained(listener: Listener, drain_s: float) -> None:
 
 def turn_away(door: Door, exchange: Exchange, status: int, why: str) -> None:
     """Refuse what could not even be read."""
-    error = Refused(why, status)
+    error = Unreadable(why, status)
     door.refused(error.code, status)
     reply.refuse(exchange, error, door.new_id())
 
@@ -123,8 +123,8 @@ def supervise(place: Place, work: Callable[[int], None]) -> int:
         nonlocal stopping
         stopping = True
 
-    for number in STOPS:
-        signal.signal(number, stop)
+    for stopper in STOPS:
+        signal.signal(stopper, stop)
     workers = {number: begun(context, work, number) for number in range(place.workers)}
     while not stopping:
         for number, (process, since_s) in workers.items():

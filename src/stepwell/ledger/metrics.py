@@ -38,8 +38,8 @@ REQUESTS = Metric("", "stepwell_requests_total", "Requests by the step that answ
 USD = Metric("", "stepwell_usd_total", "USD spent.")
 LARGE_USD = Metric("", "stepwell_large_usd_total", "USD that the large model would have cost.")
 REFUSED = Metric("", "stepwell_refused_total", "Requests that were not let in, by code and status.")
-DROPPED = Metric("", "stepwell_ledger_lost_total", "Ledger entries lost because the disk refused them for too long.")
-TABLE = (DURATION, FIRST, USED, REQUESTS, USD, LARGE_USD, REFUSED, DROPPED)
+LOST = Metric("", "stepwell_ledger_lost_total", "Ledger entries lost because the disk refused them for too long.")
+TABLE = (DURATION, FIRST, USED, REQUESTS, USD, LARGE_USD, REFUSED, LOST)
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -82,10 +82,6 @@ class Metrics:
         """Count a request that was not let in."""
         self.sums[REFUSED, (("code", code), ("status", str(status)))] += 1
 
-    def lost(self, num_entries: int) -> None:
-        """Note how many entries the ledger has lost."""
-        self.sums[DROPPED, ()] = num_entries
-
     def measure(self, metric: Metric, labels: Labels, value: float) -> None:
         """Add one value to a histogram."""
         histogram = self.histograms.get((metric, labels))
@@ -94,8 +90,9 @@ class Metrics:
         histogram.counts[bisect_left(metric.buckets, value)] += 1
         histogram.total += value
 
-    def text(self) -> bytes:
-        """Everything in Prometheus' text format, version 0.0.4."""
+    def text(self, *, num_lost: int = 0) -> bytes:
+        """Everything in Prometheus' text format, version 0.0.4; `num_lost` ledger entries were lost."""
+        self.sums[LOST, ()] = num_lost
         lines: list[str] = []
         for metric in TABLE:
             about = f"{metric.help} ({metric.otel})" if metric.otel else metric.help

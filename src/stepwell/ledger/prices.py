@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +25,7 @@ class Price(Section, frozen=True):
     input_usd: Usd
     output_usd: Usd
     source: str
-    date: datetime.date
+    date: dt.date
 
     def of(self, usage: Usage | None) -> float:
         """USD for the tokens of one answer."""
@@ -37,7 +37,7 @@ class Price(Section, frozen=True):
 class Prices(Section, frozen=True):
     """The whole table; `stands_for` says as which model one without a price of its own is priced."""
 
-    date: datetime.date
+    date: dt.date
     cpu_hour_usd: Usd
     cpu_hour_source: str
     models: dict[str, Price]

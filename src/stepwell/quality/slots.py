@@ -47,7 +47,7 @@ PRICE_SIGNS = {
     "low": r"\bcheap|\binexpensive|\baffordab|\bbudget|\b(?:less|lower|cheaper) than (?:£ ?)?(?:20|twenty)"
     r"|\b(?:under|below|up to|within|beneath|not exceed\w*|not more than|no more than) (?:£ ?)?(?:20|twenty)"
     r"|\breasonabl|\b(?:£ ?)20 (?:or less|and under)|\blow[ -]cost|\bunder £",
-    "middle": r"(?:£ ?)?\b20(?: pounds)?(?: ?- ?| to | and |–| through )(?:£ ?)?25|\breasonabl|\bmid[ -]?rang|\btwenty to twenty"
+    "middle": r"(?:£ ?)?\b20(?: pounds)?(?: ?- ?| to | and | through )(?:£ ?)?25|\breasonabl|\bmid[ -]?rang|\btwenty to twenty"
     r"|\bfair(?:ly)?[ -]pric|\bdecent(?:ly)? pric|\bmid[ -]?pric",
     "high": r"(?<!in)(?<!not )\bexpensive|\bpric(?:e)?y\b|\b(?:more|higher|greater) than (?:£ ?)?(?:30|thirty)"
     r"|\b(?:over|above|exceed\w*|upwards? of|at least|starting (?:at|from)|start (?:at|from)) (?:£ ?)?(?:30|thirty)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -16,10 +17,10 @@ class Bleu(Struct, frozen=True):
 
 def bleu(said: Sequence[str], references: Sequence[Sequence[str]]) -> Bleu:
     """Corpus BLEU, lower case, 13a tokens, all references of each text. Needs the extra `eval`."""
-    from sacrebleu.metrics import BLEU  # noqa: PLC0415 - heavy, and only for measuring
+    from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 - heavy, and only for measuring
 
     most = max((len(texts) for texts in references), default=0)
-    columns = [[texts[at] if at < len(texts) else None for texts in references] for at in range(most)]
+    columns: list[Any] = [[texts[at] if at < len(texts) else None for texts in references] for at in range(most)]
     metric = BLEU(lowercase=True, tokenize="13a")
     found = metric.corpus_score(list(said), columns)
     return Bleu(float(found.score), str(metric.get_signature()))

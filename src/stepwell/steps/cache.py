@@ -11,7 +11,7 @@ from msgspec import Struct
 from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact
 from stepwell.cache.key import key, scope
-from stepwell.cache.replay import in_form
+from stepwell.engines.replay import in_form
 from stepwell.errors import StepwellError
 from stepwell.types import Answer, Caller, Defer, Evidence, Form, Proposal, Request, Settled, Usage
 

@@ -147,7 +147,7 @@ def opened(path: Path, *, suspect: bool = False) -> sqlite3.Connection:
         database = connected(path)
         if suspect and database.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             database.close()
-            raise sqlite3.DatabaseError("its pages are malformed")  # noqa: TRY301 - one way for all damage
+            raise sqlite3.DatabaseError("its pages are malformed")
     except (sqlite3.Error, OSError) as error:
         if is_damage(error):
             return begun_anew(path, error)

@@ -1,0 +1,108 @@
+"""`stepwell explain REQUEST.json`: send one request down the steps and print every visit."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from stepwell import config as configuration
+from stepwell.errors import BadRequest
+from stepwell.gateway import admit, openai
+from stepwell.gateway.reply import Sent, closed, keep, settled
+from stepwell.steps.descend import descend
+from stepwell.types import Caller, Chunk, Kind, Outcome, Request, Settled
+from stepwell.well import Well, build
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+
+def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = commands.add_parser("explain", help="print the visits of one request", description=__doc__)
+    parser.add_argument("request", type=Path, help="a file with the body of the request; - reads standard input")
+    parser.add_argument("--config", type=Path, default=Path("stepwell.toml"), help="default: stepwell.toml")
+    parser.add_argument("--tenant", help="ask as this tenant's first key; default: the first key of the file")
+    parser.add_argument("--dry-run", action="store_true", help="stop before the large step: cost nothing")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Explain one request; 1 where it was not answered."""
+    body = sys.stdin.buffer.read() if str(given.request) == "-" else read(given.request)
+    config = configuration.load(given.config)
+    caller = asking(config, given.tenant)
+    well = build(config)
+    request = openai.parse(kind_of(body), body, id=well.door.new_id(), caller=caller, started_s=perf_counter())
+    admit.model(request.model, well.door.stairs)
+    outcome, told = asyncio.run(explained(well, request, dry=given.dry_run))
+    print_visits(request, outcome, told)
+    return 0 if outcome.answer or given.dry_run else 1
+
+
+def read(path: Path) -> bytes:
+    """Read the request. Raises BadRequest where there is none."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadRequest(f"{path} cannot be read ({error.strerror})") from error
+
+
+def kind_of(body: bytes) -> Kind:
+    """What is asked, from the field that asks it."""
+    fields = openai.decoded(body)
+    kinds = [kind for kind, name in openai.ASKS.items() if name in fields]
+    if not kinds:
+        raise BadRequest(f"asks nothing: give one of {', '.join(openai.ASKS.values())}")
+    return kinds[0]
+
+
+def asking(config: configuration.Config, tenant: str | None) -> Caller:
+    """Who asks: the first key of the file, or of one tenant."""
+    keys = [key for key in config.keys if tenant in (None, key.tenant)]
+    if keys:
+        return Caller(keys[0].tenant, keys[0].principal or keys[0].env)
+    if tenant is not None:
+        raise BadRequest(f"no key belongs to a tenant {tenant!r}")
+    return admit.ANYBODY
+
+
+async def explained(well: Well, request: Request, *, dry: bool) -> tuple[Outcome, Settled]:
+    """Descend, read the answer to its end, and settle, as the gateway would."""
+    steps = well.door.stairs[request.model]
+    try:
+        outcome = await descend(request, steps[:-1] if dry else steps, well.door.allows)
+        sent = Sent()
+        if outcome.answer is not None:
+            chunks = outcome.answer.chunks
+            keep(sent, Chunk(outcome.answer.body, outcome.answer.usage, last=chunks is None), well.door.keep_bytes)
+            if chunks is not None:
+                async for chunk in chunks:
+                    keep(sent, chunk, well.door.keep_bytes)
+                await closed(chunks)
+        told = settled(request, outcome, sent, perf_counter() - request.started_s)
+        for settle in () if dry else well.door.settlers:
+            settle(told)
+    finally:
+        await well.close()
+    return outcome, told
+
+
+def print_visits(request: Request, outcome: Outcome, told: Settled) -> None:
+    """One line a visit, then the answer."""
+    print(f"{request.kind} request for {request.model!r} by {request.caller.tenant}/{request.caller.principal}")
+    print(f"canonical form: {len(request.canonical)} bytes, {'sampled' if request.sampled else 'not sampled'}\n")
+    for number, visit in enumerate(outcome.visits, 1):
+        print(f"{number}. {visit.step:<12}{visit.verdict:<10}{visit.seconds * 1000:9.3f} ms  {visit.reason}")
+    if outcome.answer is not None:
+        usage = told.usage
+        tokens = f"{usage.input_tokens} + {usage.output_tokens} tokens" if usage else "tokens unknown"
+        saved = f", saved {outcome.answer.saved_usd:.9f} USD" if outcome.answer.saved_usd else ""
+        print(f"\nanswered by {outcome.visits[-1].step} ({outcome.answer.engine}): {tokens}{saved}\n")
+        print(told.body.decode(errors="replace"))
+    elif outcome.error is not None:
+        print(f"\nnot answered: {outcome.error}")

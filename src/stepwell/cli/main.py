@@ -1,0 +1,34 @@
+"""The command line: one file a subcommand, each with `add` (its arguments) and `run`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import stepwell
+from stepwell.cli import demo, explain, ledger, serve
+from stepwell.errors import StepwellError
+
+FAILED = 2
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one subcommand; what is wrong goes to stderr in one line, with exit code 2."""
+    parser = argparse.ArgumentParser(prog="stepwell", description="Serve generative AI to very many people.")
+    parser.add_argument("--version", action="version", version=f"stepwell {stepwell.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (serve, explain, ledger, demo):
+        command.add(commands)
+    given = parser.parse_args(words)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    try:
+        return int(given.run(given))
+    except StepwellError as error:
+        print(f"stepwell: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
