@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol
 
 from stepwell.types import Chunk, Defer, Proposal, Request
@@ -17,17 +17,29 @@ class Step(Protocol):
     async def propose(self, request: Request) -> Proposal | Defer: ...
 
 
+class Chunks(Protocol):
+    """A reply on its way."""
+
+    def __aiter__(self) -> AsyncIterator[Chunk]: ...
+
+    def __anext__(self) -> Awaitable[Chunk]: ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Want no more of it: the engine stops generating."""
+        ...
+
+
 class Engine(Protocol):
     """Something that generates."""
 
     @property
     def name(self) -> str: ...
 
-    def generate(self, request: Request) -> AsyncIterator[Chunk]:
+    def generate(self, request: Request) -> Chunks:
         """Yield the reply: one chunk for a JSON request, many for a stream; the last one has `last` set.
 
         Raises EngineError before the first chunk where nothing was generated, later where the reply broke off.
-        Closing the iterator (`aclose`) cancels the generation.
+        It is awaited outside of any task (`drive.py`): what needs one (timeouts, task groups) makes its own.
         """
         ...
 

@@ -5,8 +5,8 @@ A reply's bytes are opaque here: only the files named `openai.py` and `replay.py
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -64,7 +64,8 @@ class Answer(Struct, frozen=True, kw_only=True):
 
     form: Form
     body: bytes = b""
-    chunks: AsyncIterator[Chunk] | None = None
+    chunks: Any = None
+    """`protocols.Chunks`, which cannot be named down here; None for a reply that is all there."""
     usage: Usage | None = None
     engine: str = ""
     expires_s: float = 0.0

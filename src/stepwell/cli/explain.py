@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from stepwell import config as configuration
 from stepwell.errors import BadRequest
 from stepwell.gateway import admit, openai
-from stepwell.gateway.reply import Sent, closed, keep, settled
+from stepwell.gateway.reply import Sent, keep, settled
 from stepwell.steps.descend import descend
 from stepwell.types import Caller, Chunk, Kind, Outcome, Request, Settled
 from stepwell.well import Well, build
@@ -83,7 +83,7 @@ async def explained(well: Well, request: Request, *, dry: bool) -> tuple[Outcome
             if chunks is not None:
                 async for chunk in chunks:
                     keep(sent, chunk, well.door.keep_bytes)
-                await closed(chunks)
+                await chunks.aclose()
         told = settled(request, outcome, sent, perf_counter() - request.started_s)
         for settle in () if dry else well.door.settlers:
             settle(told)

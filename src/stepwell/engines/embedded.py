@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +44,7 @@ class Embedded:
         self.threads = ThreadPoolExecutor(config.slots, thread_name_prefix=f"engine {name}")
         self.num_waiting = 0
 
-    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """See `protocols.Engine`. Raises EngineRefusal where llama.cpp refuses, EngineUnavailable in a full line."""
         if self.num_waiting >= self.config.max_waiting:
             raise EngineUnavailable(f"{self.num_waiting} requests wait already", engine=self.name)

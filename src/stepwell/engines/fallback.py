@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
 
@@ -19,7 +20,8 @@ class Opened(Struct, frozen=True):
 
     engine: str
     first: Chunk
-    rest: AsyncIterator[Chunk]
+    rest: Any
+    """`protocols.Chunks`."""
 
 
 async def start(engines: Sequence[Engine], request: Request) -> Opened:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from time import time
 
@@ -40,54 +41,13 @@ class Http:
         self.breaker = Breaker(config.breaker_failures, config.breaker_open_s)
         self.heads: dict[tuple[str, str], bytes] = {}
 
-    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+    def generate(self, request: Request) -> Generation:
         """Ask, and pass on what comes; see `protocols.Engine`."""
-        for attempt in range(self.config.retries + 1):
-            begun = False
-            self.pass_breaker()
-            try:
-                async for chunk in self.tried(request):
-                    if not begun:
-                        begun = True
-                        self.breaker.succeeded()
-                    yield chunk
-            except EngineError as error:
-                error.engine = error.engine or self.name
-                self.judge(error)
-                if begun or attempt == self.config.retries or not worth_retrying(error):
-                    raise
-                await asyncio.sleep(self.pause_s(error, attempt))
-            except BaseException:
-                if not begun:
-                    self.breaker.undecided()
-                raise
-            else:
-                return
+        return Generation(self, request)
 
     async def close(self) -> None:
         """Close the connections."""
         await self.pool.close()
-
-    async def tried(self, request: Request) -> AsyncIterator[Chunk]:
-        """One try: send, check the status, read."""
-        reply = await self.pool.ask(await self.written(request))
-        if reply.status != OK:
-            raise refusal(reply, await reply.body())
-        if not request.stream:
-            yield openai.whole(await reply.body())
-            return
-        events = openai.Events()
-        pieces = reply.pieces()
-        try:
-            async for piece in pieces:
-                for chunk in events.feed(piece):
-                    yield chunk
-                if events.ended:
-                    break
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
-        if not events.ended:
-            raise EngineBadReply("the stream ended before its end mark")
 
     async def written(self, request: Request) -> bytes:
         """The whole request as bytes."""
@@ -119,7 +79,8 @@ class Http:
             raise EngineUnavailable(f"left alone for {wait_s:.1f} s after failures in a row", engine=self.name)
 
     def judge(self, error: EngineError) -> None:
-        """Tell the breaker; a server that understood and said no is a server that works."""
+        """Name the engine, and tell the breaker; a server that understood and said no is a server that works."""
+        error.engine = error.engine or self.name
         if isinstance(error, EngineRefusal) and error.status < 500:  # noqa: PLR2004
             self.breaker.succeeded()
         else:
@@ -130,6 +91,94 @@ class Http:
         if isinstance(error, EngineRefusal) and error.retry_after_s is not None:
             return error.retry_after_s
         return random.uniform(0, self.config.retry_base_s * 2**attempt)  # noqa: S311 - jitter, no secret
+
+
+class Generation:
+    """One reply on its way (`protocols.Chunks`): tried again until its first chunk, then read as it comes."""
+
+    __slots__ = ("begun", "engine", "events", "over", "ready", "reply", "request")
+
+    def __init__(self, engine: Http, request: Request) -> None:
+        self.engine, self.request = engine, request
+        self.reply: Reply | None = None
+        self.events = openai.Events()
+        self.ready: deque[Chunk] = deque()
+        self.begun = self.over = False
+
+    def __aiter__(self) -> Generation:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        ready = self.ready
+        if not ready:
+            if not self.begun:
+                return await self.first()
+            if self.over or self.events.ended:
+                await self.aclose()
+                raise StopAsyncIteration
+            try:
+                await self.read()
+            except EngineError as error:
+                self.engine.judge(error)
+                await self.aclose()
+                raise
+        return ready.popleft()
+
+    async def aclose(self) -> None:
+        """Give the connection back, or hang up where the server is still talking."""
+        self.over = True
+        if self.reply is not None:
+            self.reply.close()
+            self.reply = None
+
+    async def first(self) -> Chunk:
+        """The first chunk, after as many tries as are allowed."""
+        engine = self.engine
+        for attempt in range(engine.config.retries + 1):
+            engine.pass_breaker()
+            try:
+                chunk = await self.tried()
+            except EngineError as error:
+                engine.judge(error)
+                if attempt == engine.config.retries or not worth_retrying(error):
+                    raise
+                await asyncio.sleep(engine.pause_s(error, attempt))
+            except BaseException:
+                engine.breaker.undecided()
+                raise
+            else:
+                engine.breaker.succeeded()
+                self.begun = True
+                return chunk
+        raise EngineUnavailable("no try is allowed", engine=engine.name)
+
+    async def tried(self) -> Chunk:
+        """One try: send, check the status, read the first chunk."""
+        engine, request = self.engine, self.request
+        self.events = openai.Events()
+        reply = await engine.pool.ask(await engine.written(request))
+        if reply.status != OK:
+            raise refusal(reply, await reply.body())
+        if not request.stream:
+            self.over = True
+            return openai.whole(await reply.body())
+        self.reply = reply
+        try:
+            await self.read()
+        except BaseException:
+            await self.aclose()
+            self.over = False
+            raise
+        return self.ready.popleft()
+
+    async def read(self) -> None:
+        """Read on until at least one chunk is ready. Raises EngineError where the stream breaks off."""
+        assert self.reply is not None  # noqa: S101 - only called while a reply is open
+        while not self.ready:
+            piece = await self.reply.piece()
+            if not piece:
+                raise EngineBadReply("the stream ended before its end mark")
+            self.ready.extend(self.events.feed(piece))
 
 
 def worth_retrying(error: EngineError) -> bool:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
 from msgspec import Struct
 
+from stepwell.drive import Baton
 from stepwell.errors import EngineBadReply, EngineError, EngineTimeout, EngineUnavailable
 
+WATCH_S = 0.1
 HIGH_BYTES = 1024 * 1024
 """Unread bytes above which a reply is read no further until its reader has caught up."""
 
@@ -61,6 +63,8 @@ class Pool:
         self.wires: set[Wire] = set()
         self.num_opening = 0
         self.line: deque[asyncio.Future[None]] = deque()
+        self.busy: set[Wire] = set()
+        self.watching = False
         self.context = ssl.create_default_context() if address.tls else None
 
     async def ask(self, data: bytes) -> Reply:
@@ -110,7 +114,8 @@ class Pool:
                 ssl=self.context,
                 server_hostname=address.host if self.context else None,
             )
-            _, wire = await asyncio.wait_for(opening, self.patience.connect_s)
+            # a task, for wait_for needs one: see drive.py
+            _, wire = await loop.create_task(asyncio.wait_for(opening, self.patience.connect_s))
         except TimeoutError as error:
             self.next_in_line()
             raise EngineTimeout(f"no connection within {self.patience.connect_s:g} s") from error
@@ -121,6 +126,16 @@ class Pool:
             self.num_opening -= 1
         self.wires.add(wire)
         return wire
+
+    def watch(self) -> None:
+        """Look at the time limits of all replies that are waited for, ten times a second while there are any."""
+        now_s = monotonic()
+        for wire in tuple(self.busy):
+            if now_s > wire.deadline_s:
+                wire.late()
+        self.watching = bool(self.busy)
+        if self.watching:
+            asyncio.get_running_loop().call_later(WATCH_S, self.watch)
 
     def give_back(self, wire: Wire) -> None:
         """A reply is read to its end: its connection is free again."""
@@ -154,8 +169,8 @@ class Wire(asyncio.Protocol):
         self.pool = pool
         self.loop = asyncio.get_running_loop()
         self.transport: Any = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.waiting: asyncio.Future[None] | None = None
+        self.baton = Baton(self.loop)
+        self.deadline_s = 0.0
         self.used = self.closed = self.paused = False
         self.busy = False
         self.begin()
@@ -168,6 +183,7 @@ class Wire(asyncio.Protocol):
         self.unread_bytes = 0
         self.head_read = self.complete = self.heard = False
         self.failure: EngineError | None = None
+        self.late_what = ""
 
     def usable(self) -> bool:
         """Say whether another request may be sent on it."""
@@ -176,42 +192,37 @@ class Wire(asyncio.Protocol):
     async def ask(self, data: bytes, patience: Patience) -> Reply:
         """Send a request, wait for the head of the reply."""
         self.begin()
-        self.busy = True
-        self.timer = self.loop.call_later(
-            patience.first_byte_s, self.late, f"no byte within {patience.first_byte_s:g} s"
-        )
+        self.set_busy(patience.first_byte_s)
+        self.late_what = f"no byte within {patience.first_byte_s:g} s"
         self.transport.write(data)
         try:
             while not self.head_read:
-                await self.more()
+                await self.baton
+                self.check()
         except BaseException:
             self.drop()
             raise
-        self.timer.cancel()
-        rest_s = patience.total_s
-        self.timer = (
-            self.loop.call_later(rest_s, self.late, f"not complete within {rest_s:g} s") if not self.complete else None
-        )
+        self.deadline_s = monotonic() + patience.total_s
+        self.late_what = f"not complete within {patience.total_s:g} s"
         self.used = True
         return Reply(self, self.parser.get_status_code(), self.headers)
 
-    async def more(self) -> None:
-        """Wait until something new has arrived. Raises what the connection failed with."""
-        if self.failure is not None:
-            raise self.failure
-        self.waiting = self.loop.create_future()
-        await self.waiting
-        if self.failure is not None and not self.pieces:
-            raise self.failure
+    def set_busy(self, limit_s: float) -> None:
+        """Begin to wait for a reply, no longer than `limit_s`."""
+        self.busy = True
+        self.deadline_s = monotonic() + limit_s
+        pool = self.pool
+        pool.busy.add(self)
+        if not pool.watching:
+            pool.watching = True
+            self.loop.call_later(WATCH_S, pool.watch)
 
     def release(self) -> None:
         """The reply is read: keep the connection where the server does, too."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
         if not self.busy:
             return
         self.busy = False
+        self.pool.busy.discard(self)
         if self.complete and not self.closed and self.parser.should_keep_alive():
             self.pool.give_back(self)
         else:
@@ -219,27 +230,24 @@ class Wire(asyncio.Protocol):
 
     def drop(self) -> None:
         """Nobody reads the rest of the reply: hang up, so that the server stops working on it."""
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
         self.busy = False
+        self.pool.busy.discard(self)
         self.transport.abort()
 
-    def late(self, what: str) -> None:
+    def check(self) -> None:
+        """Raise what the connection failed with, if it did."""
+        if self.failure is not None:
+            raise self.failure
+
+    def late(self) -> None:
         """A time limit has passed."""
-        self.fail(EngineTimeout(what))
+        self.fail(EngineTimeout(self.late_what))
         self.transport.abort()
 
     def fail(self, error: EngineError) -> None:
         """Remember the first failure, and tell whoever waits."""
         self.failure = self.failure or error
-        self.wake()
-
-    def wake(self) -> None:
-        """Tell whoever waits that something is new."""
-        waiting, self.waiting = self.waiting, None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
+        self.baton.pass_on()
 
     # --- the transport's side
 
@@ -259,7 +267,7 @@ class Wire(asyncio.Protocol):
             self.fail(EngineBadReply(f"not an HTTP/1.1 reply: {error}"))
             self.transport.abort()
             return
-        self.wake()
+        self.baton.pass_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The reply is over, rightly or not."""
@@ -267,7 +275,7 @@ class Wire(asyncio.Protocol):
         until_close = self.head_read and not self.headers.keys() & {b"content-length", b"transfer-encoding"}
         if self.busy and until_close and exc is None:
             self.complete = True
-            self.wake()
+            self.baton.pass_on()
         elif self.busy and not self.complete:
             gone = "the server closed the connection"
             self.fail(EngineBadReply(f"{gone} in mid-reply") if self.heard else WentAway(f"{gone} without a reply"))
@@ -310,8 +318,9 @@ class Reply:
         wire = self.wire
         try:
             while not wire.complete:
+                wire.check()
                 self.read_on()
-                await wire.more()
+                await wire.baton
         except BaseException:
             wire.drop()
             raise
@@ -319,24 +328,25 @@ class Reply:
         wire.release()
         return whole
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Piece by piece as it arrives; closing early hangs up. Raises EngineError where it breaks off."""
+    async def piece(self) -> bytes:
+        """What has arrived since the last call, waited for where need be; empty at the end. Raises EngineError."""
         wire = self.wire
-        try:
-            while True:
-                while wire.pieces:
-                    piece = b"".join(wire.pieces) if len(wire.pieces) > 1 else wire.pieces[0]
-                    wire.pieces.clear()
-                    self.read_on()
-                    yield piece
-                if wire.complete:
-                    break
-                await wire.more()
-        finally:
+        while not wire.pieces:
             if wire.complete:
-                wire.release()
-            else:
-                wire.drop()
+                return b""
+            wire.check()
+            await wire.baton
+        piece = wire.pieces[0] if len(wire.pieces) == 1 else b"".join(wire.pieces)
+        wire.pieces.clear()
+        self.read_on()
+        return piece
+
+    def close(self) -> None:
+        """No more is wanted: give the connection back where the reply is whole, else hang up."""
+        if self.wire.complete:
+            self.wire.release()
+        elif self.wire.busy:
+            self.wire.drop()
 
     def read_on(self) -> None:
         """The reader has caught up."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from stepwell.config import ScriptedEngine
 from stepwell.engines import openai
@@ -22,7 +22,7 @@ class Scripted:
         self.name, self.config = name, config
         self.asked = 0
 
-    async def generate(self, request: Request) -> AsyncIterator[Chunk]:
+    async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Follow the script; see `protocols.Engine`."""
         self.asked += 1
         fails = bool(self.config.fail) and not 0 < self.config.fail_first < self.asked
@@ -43,7 +43,9 @@ class Scripted:
     async def close(self) -> None:
         """Nothing to give back."""
 
-    async def streamed(self, request: Request, words: list[str], usage: Usage, *, dies: bool) -> AsyncIterator[Chunk]:
+    async def streamed(
+        self, request: Request, words: list[str], usage: Usage, *, dies: bool
+    ) -> AsyncGenerator[Chunk, None]:
         """A stream, one word an event."""
         for place, word in enumerate(words):
             if place and self.config.frame_delay_s:

@@ -7,15 +7,15 @@ smuggling and draining are ours to get right (`tests/gateway/test_hostile.py`).
 from __future__ import annotations
 
 import asyncio
-import types
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from time import monotonic, perf_counter
 from typing import Any
 
 import httptools
 from msgspec import Struct
 
+from stepwell.drive import Drive
 from stepwell.gateway.exchange import Exchange
 
 Serve = Callable[[Exchange], Coroutine[Any, Any, None]]
@@ -67,6 +67,7 @@ class Connection(asyncio.Protocol):
         "body_bytes",
         "current",
         "discarding",
+        "drive",
         "head_bytes",
         "headers",
         "in_head",
@@ -78,7 +79,6 @@ class Connection(asyncio.Protocol):
         "since_s",
         "started_s",
         "target",
-        "task",
         "transport",
         "waiting",
         "writable",
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self.parser: Any = httptools.HttpRequestParser(self)
         self.waiting: deque[Exchange] = deque()
         self.current: Exchange | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.drive: Drive | None = None
         self.writable: asyncio.Future[None] | None = None
         self.receiving = self.in_head = self.discarding = self.paused = False
         self.head_bytes = self.body_bytes = 0
@@ -132,8 +132,8 @@ class Connection(asyncio.Protocol):
         self.waiting.clear()
         if self.current is not None:
             self.current.gone = True
-        if self.task is not None:
-            self.loop.call_soon(self.task.cancel)  # not before its first step: see `answer`
+        if self.drive is not None:
+            self.loop.call_soon(self.drive.cancel)  # never from within its own step
         self.resume_writing()
 
     def pause_writing(self) -> None:
@@ -205,19 +205,16 @@ class Connection(asyncio.Protocol):
     # --- answering
 
     def answer(self, exchange: Exchange) -> None:
-        """Run the answer at once; only where it must wait for something does it become a task."""
+        """Answer in this very call, or in the one that brings what the answer waits for."""
         self.current = exchange
-        answering = self.listener.serve(exchange)
-        try:
-            waits_for = answering.send(None)
-        except StopIteration:
-            return
-        self.task = self.loop.create_task(carried_on(answering, waits_for))
+        drive = Drive(self.listener.serve(exchange), self.loop)
+        if not drive.over:
+            self.drive = drive
 
     def finished(self, exchange: Exchange) -> None:
         """The reply is written: go on to the next request of this connection, or close it."""
         self.current = None
-        self.task = None
+        self.drive = None
         self.since_s = monotonic()
         if not exchange.keep_alive or self.listener.draining:
             self.linger()
@@ -287,27 +284,6 @@ class Connection(asyncio.Protocol):
                 self.turn_away(408, f"the request did not arrive within {limits.receive_timeout_s:g} s")
         elif self.current is None and waited_s > limits.idle_timeout_s:
             self.transport.close()
-
-
-async def carried_on(answering: Coroutine[Any, Any, None], waits_for: Any) -> None:  # noqa: ANN401
-    """Carry on with a coroutine that was started by hand and now waits for `waits_for`."""
-    await resumed(answering, waits_for)
-
-
-@types.coroutine
-def resumed(answering: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:  # noqa: ANN401
-    """Pass on what the event loop sends or throws, as `await` would have done from the start."""
-    while True:
-        resume: Callable[[Any], Any]
-        try:
-            given = yield waits_for
-            resume = answering.send
-        except BaseException as error:  # noqa: BLE001 - cancellation, too, belongs to the coroutine
-            given, resume = error, answering.throw
-        try:
-            waits_for = resume(given)
-        except StopIteration:
-            return
 
 
 def listening(listener: Listener) -> Callable[[], Connection]:

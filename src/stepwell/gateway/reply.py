@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
 from time import time
 
 from msgspec import Struct
@@ -12,6 +11,7 @@ from stepwell.errors import EngineBadReply, EngineRefusal, StepwellError
 from stepwell.gateway import openai
 from stepwell.gateway.clock import http_date
 from stepwell.gateway.exchange import Exchange
+from stepwell.protocols import Chunks
 from stepwell.types import Answer, Chunk, Outcome, Request, Settled, Usage, Visit
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,7 @@ async def deliver(exchange: Exchange, request: Request, outcome: Outcome, sent: 
         await stream(exchange, request, answer.chunks, sent, keep_bytes)
 
 
-async def stream(
-    exchange: Exchange, request: Request, chunks: AsyncIterator[Chunk], sent: Sent, keep_bytes: int
-) -> None:
+async def stream(exchange: Exchange, request: Request, chunks: Chunks, sent: Sent, keep_bytes: int) -> None:
     """Pass on chunks as they come, one write each, no faster than the caller reads.
 
     A stream that breaks ends with an error event and a cut connection, never as if it were complete.
@@ -72,12 +70,6 @@ async def stream(
     else:
         exchange.end()
     finally:
-        await closed(chunks)
-
-
-async def closed(chunks: AsyncIterator[Chunk]) -> None:
-    """Close a generator early: its engine then stops generating."""
-    if isinstance(chunks, AsyncGenerator):
         await chunks.aclose()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from stepwell.engines.fallback import start
@@ -21,9 +20,10 @@ class Large:
 
     async def propose(self, request: Request) -> Proposal:
         """Start the generation and wait for its first chunk, so that a dead engine fails here and not mid-stream."""
-        await asyncio.sleep(0)  # from here on a task of its own: see `gateway/http.py`, `answer`
         opened = await start(self.engines[request.model], request)
         first = opened.first
+        if first.last:
+            await opened.rest.aclose()
         answer = Answer(
             form="events" if request.stream else "json",
             body=first.data,
