@@ -133,7 +133,7 @@ def test_the_page_says_what_was_not_answered(story: Story) -> None:
 
 def test_the_table_has_a_line_a_step_and_the_sum(story: Story) -> None:
     console = Console(width=120, record=True, file=Path("/dev/null").open("w"))  # noqa: SIM115 - recorded, not written
-    console.print(table(story))
+    console.print(table(story, 120))
     console.file.close()
     lines = [line.split() for line in console.export_text().splitlines() if "%" in line]
     assert [line[0] for line in lines] == ["●", "●", "●", "all"]

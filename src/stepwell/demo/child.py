@@ -23,6 +23,9 @@ from stepwell.errors import StepwellError
 HOST = "127.0.0.1"
 START_S = 30.0
 STOP_S = 40.0
+FEW_CORES = 2
+"""Up to so many, the model gets one thread: llama.cpp's threads wait for each other by spinning, and where one of
+them has lost its core to the gateway or the readers, all of them stand still."""
 COMMAND = "import sys; from stepwell.cli.main import main; sys.exit(main())"
 WRITTEN = ("cache.db", "ledger.db")
 """Files of the gateway; each run starts without those of the last."""
@@ -91,7 +94,7 @@ def config_text(place: Place, folder: Path, model: Path) -> str:
         port=place.port,
         keys=keys,
         model=json.dumps(str(model), ensure_ascii=False),
-        threads=min(4, os.cpu_count() or 1),
+        threads=1 if (os.cpu_count() or 1) <= FEW_CORES else 2,
         route=MODEL,
         cache=json.dumps(str(folder / "cache.db"), ensure_ascii=False),
         ledger=json.dumps(str(folder / "ledger.db"), ensure_ascii=False),

@@ -7,7 +7,7 @@ from math import floor, log10
 
 from stepwell.demo.story import Row
 
-COLUMNS = ("requests", "share", "p50", "p99", "tokens", "spent", "large alone", "saved")
+COLUMNS = ("requests", "share", "p50", "p99", "tokens", "spent", "at large", "saved")
 
 
 def cells(row: Row, most_usd: float) -> Iterator[str]:

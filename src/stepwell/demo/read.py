@@ -85,5 +85,5 @@ def priced_as() -> str:
     model, price = listed.stands_for.get(PRICED, PRICED), prices.price_of(listed, PRICED)
     return (
         f"The house writer runs in this process and has no price of its own: it is priced as {model} "
-        f"(${price.input_usd:g} and ${price.output_usd:g} per million tokens in and out, {price.date})."
+        f"(${price.input_usd:.2f} and ${price.output_usd:.2f} per million tokens in and out, {price.date})."
     )

@@ -92,9 +92,9 @@ def num_errors(found: Counted) -> int:
 
 def lines(served: Score, by_humans: Score) -> Iterable[str]:
     """The scores as they are printed."""
-    yield f"{'':24}{'served':>9}{'human':>9}"
-    yield f"{'BLEU':24}{served.bleu:9.2f}{by_humans.bleu:9.2f}   human: the first text against the others"
-    yield f"{'slot errors':24}{served.slot_errors:9.2%}{by_humans.slot_errors:9.2%}   by quality/slots.py"
-    apart = f"{served.slot_errors_apart:9.2%}{by_humans.slot_errors_apart:9.2%}"
-    yield f"{'slot errors, apart':24}{apart}   by quality/slots_apart.py, never used in training"
+    yield f"{'':20}{'served':>8}{'human':>8}"
+    yield f"{'BLEU':20}{served.bleu:8.2f}{by_humans.bleu:8.2f}   human: first text against the others"
+    yield f"{'slot errors':20}{served.slot_errors:8.2%}{by_humans.slot_errors:8.2%}   by quality/slots.py"
+    apart = f"{served.slot_errors_apart:8.2%}{by_humans.slot_errors_apart:8.2%}"
+    yield f"{'slot errors, apart':20}{apart}   by quality/slots_apart.py"
     yield f"signature: {served.signature}"

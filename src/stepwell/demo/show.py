@@ -6,6 +6,7 @@ import os
 import platform
 from collections import Counter
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from time import perf_counter
 
@@ -41,8 +42,11 @@ def show(*, data: Path | None, num: int, seed: int, folder: Path, model: Path) -
     questions = list(texts) or city.questions(NUM_VENUES, seed)
     asked = asks(questions, num, seed, each_once=bool(texts))
     where = f"the {len(texts):,} inputs of {data.name}" if data else f"a city of {NUM_VENUES} invented venues"
-    console.print(f"A city guide: {num:,} requests about {where}, {num_distinct(asked):,} of them new to their tenant,")
-    console.print(f"from {len(TENANTS)} tenants, {NUM_IN_FLIGHT} at a time, to the house writer behind a cache.\n")
+    console.print(
+        f"A city guide: {num:,} requests about {where}, {num_distinct(asked):,} of them new to their tenant, "
+        f"from {len(TENANTS)} tenants, {NUM_IN_FLIGHT} at a time, to the house writer behind a cache.\n",
+        highlight=False,
+    )
     played, wall_s = through_gateway(asked, folder, model, console)
     story = told(
         folder / "ledger.db",
@@ -52,14 +56,15 @@ def show(*, data: Path | None, num: int, seed: int, folder: Path, model: Path) -
         num_errors=sum(bool(one.error) for one in played),
         wall_s=wall_s,
     )
-    console.print(table(story))
-    console.print(f"[dim]{story.priced_as}[/]")
+    console.print(table(story, console.width))
+    console.print(f"[dim]{story.priced_as}[/]", highlight=False)
     print_errors(played, console)
     if texts:
         print_score(played, texts, console)
     page = folder / "descents.html"
     page.write_text(picture.page(story, foot(seed, wall_s, num)), encoding="utf-8")
-    console.print(f"\n{num / wall_s:,.0f} requests a second, {wall_s:.1f} s. The picture: {page}")
+    console.print(f"\n{num / wall_s:,.0f} requests a second, {wall_s:.1f} s. The picture:", highlight=False)
+    console.print(str(page), soft_wrap=True, markup=False)
     return Shown(page, story.num_errors)
 
 
@@ -72,14 +77,15 @@ def through_gateway(asked: list[Ask], folder: Path, model: Path, console: Consol
 
 
 def examples(played: list[Played]) -> tuple[Example, ...]:
-    """A few answers as readers saw them: from every step in turn, of questions with many facts first."""
-    steps: dict[str, list[Played]] = {}
+    """A few answers as readers saw them: from every step in turn, of questions with many facts first, none twice."""
+    steps: dict[str, list[Played]] = {one.step: [] for one in played if not one.error}
+    shown: set[str] = set()
     for one in sorted(played, key=lambda one: -one.ask.mr.count("[")):
-        if not one.error and all(one.ask.mr != other.ask.mr for other in steps.get(one.step, ())):
-            steps.setdefault(one.step, []).append(one)
-            if all(len(found) >= NUM_EXAMPLES for found in steps.values()):
-                break
-    turns = [one for turn in zip(*steps.values(), strict=False) for one in turn]
+        found = steps.get(one.step, [])
+        if not one.error and one.ask.mr not in shown and len(found) < NUM_EXAMPLES:
+            found.append(one)
+            shown.add(one.ask.mr)
+    turns = [one for turn in zip_longest(*steps.values()) for one in turn if one]
     return tuple(Example(one.ask.mr, one.text, one.step, one.seconds) for one in turns[:NUM_EXAMPLES])
 
 
