@@ -131,14 +131,15 @@ class Cache(Section, frozen=True):
     memory_bytes: Count = 64 * 1024 * 1024
     file_bytes: Count = 1024 * 1024 * 1024
     max_answer_bytes: Count = 1024 * 1024
-    flush_ms: Count = 100
+    flush_ms: Count = 200
 
 
 class Ledger(Section, frozen=True):
     """`[ledger]`: where entries go and how long one may wait in memory."""
 
     path: str = "stepwell-data/ledger.db"
-    flush_ms: Count = 50
+    flush_ms: Count = 200
+    """A kill loses at most the entries of this time."""
     prices: str = ""
     """A prices.toml of your own; empty: the one that ships."""
     max_waiting: Count = 200_000

@@ -1,6 +1,7 @@
 """What travels: frozen values that every room knows. They hold no behaviour and no wire format.
 
-A reply's bytes are opaque here: only the files named `openai.py` and `replay.py` look inside them.
+A reply's bytes are opaque here: only the files named `openai.py` and `replay.py` look inside them. None of these
+values can be part of a reference cycle, so the garbage collector is told to leave them alone (`gc=False`).
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ Form = Literal["json", "events"]
 Verdict = Literal["answered", "deferred", "refused", "failed"]
 
 
-class Caller(Struct, frozen=True):
+class Caller(Struct, frozen=True, gc=False):
     """Who asks: always from the authenticated key, never from the text of a request."""
 
     tenant: str
     principal: str
 
 
-class Request(Struct, frozen=True, kw_only=True):
+class Request(Struct, frozen=True, kw_only=True, gc=False):
     """One question, as received (`body`) and in the form that makes equal questions equal (`canonical`)."""
 
     id: str
@@ -42,7 +43,7 @@ class Request(Struct, frozen=True, kw_only=True):
     """`time.perf_counter()` at the first byte of the request."""
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """Tokens of one answer; `estimated` where the engine did not count them."""
 
     input_tokens: int
@@ -50,7 +51,7 @@ class Usage(Struct, frozen=True):
     estimated: bool = False
 
 
-class Chunk(Struct, frozen=True):
+class Chunk(Struct, frozen=True, gc=False):
     """A piece of a reply: the whole JSON document, or one or more whole events of a stream."""
 
     data: bytes
@@ -59,7 +60,7 @@ class Chunk(Struct, frozen=True):
     """True for the chunk after which the answer is complete; a stream that ends without one was cut off."""
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class Answer(Struct, frozen=True, kw_only=True, gc=False):
     """A reply: what is there of it (`body`) and, for a stream still coming, the rest (`chunks`)."""
 
     form: Form
@@ -74,21 +75,21 @@ class Answer(Struct, frozen=True, kw_only=True):
     """USD that not asking the large model saved, where known before the first byte."""
 
 
-class Evidence(Struct, frozen=True):
+class Evidence(Struct, frozen=True, gc=False):
     """Why a step believes its answer: the promise decides on this alone."""
 
     kind: Literal["exact", "large"]
     detail: str = ""
 
 
-class Proposal(Struct, frozen=True):
+class Proposal(Struct, frozen=True, gc=False):
     """A step's answer with its evidence."""
 
     answer: Answer
     evidence: Evidence
 
 
-class Defer(Struct, frozen=True):
+class Defer(Struct, frozen=True, gc=False):
     """A step's refusal to answer: why, and what finding that out cost."""
 
     reason: str
@@ -99,7 +100,7 @@ class Defer(Struct, frozen=True):
     """True where the same question has just failed below: going down would only repeat that."""
 
 
-class Visit(Struct, frozen=True):
+class Visit(Struct, frozen=True, gc=False):
     """One step tried; `seconds` run until it proposed (for a stream: to its first chunk) or deferred."""
 
     step: str
@@ -109,7 +110,7 @@ class Visit(Struct, frozen=True):
     usd: float = 0.0
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """How a descent ended: an answer, or the error of the last step; and every visit on the way."""
 
     answer: Answer | None
@@ -117,7 +118,7 @@ class Outcome(Struct, frozen=True):
     error: StepwellError | None = None
 
 
-class Settled(Struct, frozen=True, kw_only=True):
+class Settled(Struct, frozen=True, kw_only=True, gc=False):
     """A request that is over, as the settlers see it. `body` is whole only where `complete` is true."""
 
     request: Request

@@ -96,28 +96,30 @@ class Http:
 class Generation:
     """One reply on its way (`protocols.Chunks`): tried again until its first chunk, then read as it comes."""
 
-    __slots__ = ("begun", "engine", "events", "over", "ready", "reply", "request")
+    __slots__ = ("begun", "engine", "events", "ready", "reply", "request")
 
     def __init__(self, engine: Http, request: Request) -> None:
         self.engine, self.request = engine, request
         self.reply: Reply | None = None
         self.events = openai.Events()
         self.ready: deque[Chunk] = deque()
-        self.begun = self.over = False
+        self.begun = False
 
     def __aiter__(self) -> Generation:
         return self
 
     async def __anext__(self) -> Chunk:
         ready = self.ready
-        if not ready:
+        while not ready:
             if not self.begun:
                 return await self.first()
-            if self.over or self.events.ended:
+            reply = self.reply
+            if reply is None or self.events.ended:
                 await self.aclose()
                 raise StopAsyncIteration
             try:
-                await self.read()
+                if not self.read(reply):
+                    await reply.wire.baton
             except EngineError as error:
                 self.engine.judge(error)
                 await self.aclose()
@@ -126,7 +128,6 @@ class Generation:
 
     async def aclose(self) -> None:
         """Give the connection back, or hang up where the server is still talking."""
-        self.over = True
         if self.reply is not None:
             self.reply.close()
             self.reply = None
@@ -160,25 +161,25 @@ class Generation:
         if reply.status != OK:
             raise refusal(reply, await reply.body())
         if not request.stream:
-            self.over = True
             return openai.whole(await reply.body())
         self.reply = reply
         try:
-            await self.read()
+            while not self.ready:
+                if not self.read(reply):
+                    await reply.wire.baton
         except BaseException:
             await self.aclose()
-            self.over = False
             raise
         return self.ready.popleft()
 
-    async def read(self) -> None:
-        """Read on until at least one chunk is ready. Raises EngineError where the stream breaks off."""
-        assert self.reply is not None  # noqa: S101 - only called while a reply is open
-        while not self.ready:
-            piece = await self.reply.piece()
-            if not piece:
-                raise EngineBadReply("the stream ended before its end mark")
+    def read(self, reply: Reply) -> bool:
+        """Take what has arrived; False where that is nothing yet. Raises EngineError where the stream breaks off."""
+        piece = reply.take()
+        if piece:
             self.ready.extend(self.events.feed(piece))
+        elif reply.wire.complete:
+            raise EngineBadReply("the stream ended before its end mark")
+        return bool(piece)
 
 
 def worth_retrying(error: EngineError) -> bool:

@@ -181,7 +181,7 @@ class Wire(asyncio.Protocol):
         self.headers: dict[bytes, bytes] = {}
         self.pieces: deque[bytes] = deque()
         self.unread_bytes = 0
-        self.head_read = self.complete = self.heard = False
+        self.head_read = self.complete = self.heard = self.kept_alive = False
         self.failure: EngineError | None = None
         self.late_what = ""
 
@@ -223,7 +223,7 @@ class Wire(asyncio.Protocol):
             return
         self.busy = False
         self.pool.busy.discard(self)
-        if self.complete and not self.closed and self.parser.should_keep_alive():
+        if self.complete and self.kept_alive and not self.closed:
             self.pool.give_back(self)
         else:
             self.transport.close()
@@ -303,6 +303,7 @@ class Wire(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The reply is whole."""
         self.complete = self.head_read
+        self.kept_alive = self.parser.should_keep_alive()  # the parser forgets it after this call
 
 
 class Reply:
@@ -328,16 +329,16 @@ class Reply:
         wire.release()
         return whole
 
-    async def piece(self) -> bytes:
-        """What has arrived since the last call, waited for where need be; empty at the end. Raises EngineError."""
+    def take(self) -> bytes:
+        """What has arrived since the last call; empty where that is nothing. Raises EngineError where it broke off."""
         wire = self.wire
-        while not wire.pieces:
-            if wire.complete:
-                return b""
-            wire.check()
-            await wire.baton
-        piece = wire.pieces[0] if len(wire.pieces) == 1 else b"".join(wire.pieces)
-        wire.pieces.clear()
+        pieces = wire.pieces
+        if not pieces:
+            if not wire.complete:
+                wire.check()
+            return b""
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         self.read_on()
         return piece
 

@@ -61,10 +61,13 @@ async def serve(door: Door, exchange: Exchange) -> None:
 async def answer(door: Door, exchange: Exchange, request: Request) -> None:
     """Descend, deliver, and settle: the settlers run even where the caller hangs up half-way."""
     outcome = Outcome(None, ())
-    sent = reply.Sent([])
+    sent = reply.Sent()
     try:
         outcome = await descend(request, door.stairs[request.model], door.allows)
-        await reply.deliver(exchange, request, outcome, sent, door.keep_bytes)
+        if outcome.answer is None or outcome.answer.chunks is None:
+            reply.whole(exchange, request, outcome, sent)
+        else:
+            await reply.stream(exchange, request, outcome, sent, door.keep_bytes)
     finally:
         settled = reply.settled(request, outcome, sent, perf_counter() - request.started_s)
         for settle in door.settlers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -64,10 +63,6 @@ class Exchange:
         """Send one piece of a stream, in one write."""
         if not self.gone and data:
             self.connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
-
-    def drained(self) -> asyncio.Future[None] | None:
-        """What to wait for where the caller reads more slowly than we write; None where it keeps up."""
-        return self.connection.writable
 
     def end(self) -> None:
         """End a stream that is complete."""

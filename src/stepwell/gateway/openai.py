@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "encoding_format": "float",
     "logit_bias": {},
 }
-NUMBERS = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
+NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 decode = msgspec.json.Decoder().decode
 encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -82,15 +82,17 @@ def decoded(body: bytes) -> dict[str, Any]:
 
 def canonical(fields: dict[str, Any]) -> bytes:
     """The form that makes equal questions equal bytes: no defaults, no nulls, numbers as floats, keys sorted."""
-    kept = {}
-    for name, value in fields.items():
-        if value is None or name in OUTSIDE:
-            continue
-        if name in NUMBERS:
-            value = float(value)  # noqa: PLW2901 - 0 and 0.0 ask the same
-        if name in DEFAULTS and value == DEFAULTS[name]:
-            continue
-        kept[name] = value
+    kept = dict(fields)
+    for name in OUTSIDE:
+        kept.pop(name, None)
+    for name in NUMBERS:
+        if kept.get(name) is not None:
+            kept[name] = float(kept[name])  # 0 and 0.0 ask the same
+    for name, default in DEFAULTS.items():
+        if name in kept and kept[name] == default:
+            del kept[name]
+    if None in kept.values():
+        kept = {name: value for name, value in kept.items() if value is not None}
     return encode_sorted(kept)
 
 
@@ -111,9 +113,11 @@ def check_messages(messages: Any) -> None:  # noqa: ANN401 - that is what is bei
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
             raise BadRequest("must be an object", param=f"messages[{index}]")
-        if message.get("role") not in ROLES:
+        role = message.get("role")
+        if not isinstance(role, str) or role not in ROLES:
             raise BadRequest(f"must be one of {', '.join(sorted(ROLES))}", param=f"messages[{index}].role")
-        if not isinstance(message.get("content"), str | list | None):
+        content = message.get("content")
+        if content is not None and not isinstance(content, (str, list)):
             raise BadRequest("must be a string or a list of parts", param=f"messages[{index}].content")
 
 
@@ -127,9 +131,9 @@ def flag(fields: dict[str, Any], name: str) -> bool:
 
 def check_numbers(fields: dict[str, Any]) -> None:
     """The sampling numbers must be numbers, for they decide about the cache."""
-    for name in NUMBERS & fields.keys():
-        value = fields[name]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+    for name in NUMBERS:
+        value = fields.get(name)
+        if value is not None and type(value) is not int and type(value) is not float:
             raise BadRequest("must be a number", param=name)
 
 

@@ -11,7 +11,6 @@ from stepwell.errors import EngineBadReply, EngineRefusal, StepwellError
 from stepwell.gateway import openai
 from stepwell.gateway.clock import http_date
 from stepwell.gateway.exchange import Exchange
-from stepwell.protocols import Chunks
 from stepwell.types import Answer, Chunk, Outcome, Request, Settled, Usage, Visit
 
 log = logging.getLogger(__name__)
@@ -32,33 +31,33 @@ class Sent(Struct):
     error: StepwellError | None = None
 
 
-async def deliver(exchange: Exchange, request: Request, outcome: Outcome, sent: Sent, keep_bytes: int) -> None:
-    """Write the reply and note in `sent` what has gone out, also where the caller leaves half-way."""
+def whole(exchange: Exchange, request: Request, outcome: Outcome, sent: Sent) -> None:
+    """Write a reply that is all there, or an error, in one go."""
     answer = outcome.answer
     if answer is None:
         refuse(exchange, outcome.error or StepwellError("no answer"), request.id, outcome.visits)
-    elif answer.chunks is None:
-        keep(sent, Chunk(answer.body, answer.usage, last=not exchange.gone), keep_bytes)
-        exchange.reply(OK, head(request, outcome, answer), answer.body)
-    else:
-        keep(sent, Chunk(answer.body, answer.usage), keep_bytes)
-        exchange.begin(head(request, outcome, answer), answer.body)
-        await stream(exchange, request, answer.chunks, sent, keep_bytes)
+        return
+    sent.pieces.append(answer.body)
+    sent.usage, sent.complete = answer.usage, not exchange.gone
+    exchange.reply(OK, head(request, outcome, answer), answer.body)
 
 
-async def stream(exchange: Exchange, request: Request, chunks: Chunks, sent: Sent, keep_bytes: int) -> None:
+async def stream(exchange: Exchange, request: Request, outcome: Outcome, sent: Sent, keep_bytes: int) -> None:
     """Pass on chunks as they come, one write each, no faster than the caller reads.
 
     A stream that breaks ends with an error event and a cut connection, never as if it were complete.
     """
+    answer = outcome.answer
+    assert answer is not None  # noqa: S101 - only called for an answer that is still coming
+    keep(sent, Chunk(answer.body, answer.usage), keep_bytes)
+    exchange.begin(head(request, outcome, answer), answer.body)
     try:
-        async for chunk in chunks:
+        async for chunk in answer.chunks:
             keep(sent, chunk, keep_bytes)
             if chunk.usage is None or request.include_usage or not openai.is_usage_event(chunk.data):
                 exchange.write(chunk.data)
-            waiting = exchange.drained()
-            if waiting is not None:
-                await waiting
+            if exchange.connection.writable is not None:
+                await exchange.connection.writable
         if not sent.complete:
             raise EngineBadReply("the stream ended before its end mark")  # noqa: TRY301 - one way for all breaks
     except Exception as error:  # noqa: BLE001 - a head is out already: whatever broke, the caller must be told in-stream
@@ -70,7 +69,7 @@ async def stream(exchange: Exchange, request: Request, chunks: Chunks, sent: Sen
     else:
         exchange.end()
     finally:
-        await chunks.aclose()
+        await answer.chunks.aclose()
 
 
 def keep(sent: Sent, chunk: Chunk, keep_bytes: int) -> None:
@@ -96,7 +95,7 @@ def settled(request: Request, outcome: Outcome, sent: Sent, seconds: float) -> S
     status = error.status if error is not None else ended
     return Settled(
         request=request,
-        outcome=Outcome(outcome.answer, outcome.visits, error),
+        outcome=outcome if error is outcome.error else Outcome(outcome.answer, outcome.visits, error),
         form=form,
         body=body,
         usage=usage,
@@ -137,16 +136,17 @@ def start_of(content_type: bytes, request_id: str) -> bytes:
 
 def cache_status(visits: tuple[Visit, ...], expires_s: float) -> bytes:
     """Say in RFC 9211's words what the cache did."""
-    visit = next((visit for visit in visits if visit.step == "cache"), None)
-    if visit is None:
-        return b"stepwell; fwd=bypass"
-    if visit.reason == "hit":
-        return b"stepwell; hit; ttl=%d" % max(0, int(expires_s - time()))
-    if visit.verdict == "answered" or visit.reason.startswith("collapsed"):
-        return b"stepwell; fwd=miss; collapsed"
-    if visit.reason.startswith("bypass: "):
-        return b'stepwell; fwd=bypass; detail="%b"' % visit.reason[8:].encode()
-    return b"stepwell; fwd=miss"
+    for visit in visits:
+        if visit.step != "cache":
+            continue
+        if visit.reason == "hit":
+            return b"stepwell; hit; ttl=%d" % max(0, int(expires_s - time()))
+        if visit.verdict == "answered" or visit.reason.startswith("collapsed"):
+            return b"stepwell; fwd=miss; collapsed"
+        if visit.reason.startswith("bypass: "):
+            return b'stepwell; fwd=bypass; detail="%b"' % visit.reason[8:].encode()
+        return b"stepwell; fwd=miss"
+    return b"stepwell; fwd=bypass"
 
 
 def money(usd: float) -> bytes:

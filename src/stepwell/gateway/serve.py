@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import signal
@@ -77,6 +78,8 @@ async def stand(
     for number in STOPS:
         loop.add_signal_handler(number, stop.set)
     listener = Listener(limits, partial(serve, door), partial(turn_away, door))
+    gc.freeze()  # what is there now stays; what comes and goes is young, and holds no cycles worth a walk every time
+    gc.set_threshold(50_000, 20, 50)
     server = await loop.create_server(listening(listener), sock=listening_socket, backlog=BACKLOG)
     started()
     while not stop.is_set():

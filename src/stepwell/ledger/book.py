@@ -26,18 +26,17 @@ from stepwell.types import Settled
 log = logging.getLogger(__name__)
 
 COLUMNS = tuple(field.name for field in msgspec.structs.fields(Entry))
-SCHEMA = f"""
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
-    {COLUMNS[0]} TEXT PRIMARY KEY, at_s REAL, tenant TEXT, principal TEXT, model TEXT, kind TEXT, stream INTEGER,
+    id TEXT, at_s REAL, tenant TEXT, principal TEXT, model TEXT, kind TEXT, stream INTEGER,
     step TEXT, engine TEXT, status INTEGER, complete INTEGER, input_tokens INTEGER, output_tokens INTEGER,
     tokens_estimated INTEGER, seconds REAL, first_s REAL, usd REAL, large_usd REAL, large_estimated INTEGER,
     visits TEXT
-) WITHOUT ROWID
+)
 """
-BY_TIME = "CREATE INDEX IF NOT EXISTS entries_at ON entries (at_s)"
 VERSION = 1
 ROW = f"({','.join('?' * len(COLUMNS))})"
-ROWS_A_STATEMENT = 64
+ROWS_A_STATEMENT = 500
 """One statement for many rows: each statement hands the interpreter lock over and must win it back."""
 DAMAGE = ("malformed", "not a database", "corrupt")
 Watch = Callable[[Entry], None]
@@ -117,11 +116,11 @@ class Book:
 
 
 def insert(database: sqlite3.Connection, entries: Iterable[Entry]) -> None:
-    """Insert entries, many a statement; one that is there already stays as it is."""
+    """Insert entries, many a statement. There is no index: a ledger is written all day and read now and then."""
     remaining = iter(entries)
     while part := list(islice(remaining, ROWS_A_STATEMENT)):
         values = list(chain.from_iterable(map(msgspec.structs.astuple, part)))
-        database.execute(f"INSERT OR IGNORE INTO entries VALUES {','.join([ROW] * len(part))}", values)  # noqa: S608
+        database.execute(f"INSERT INTO entries VALUES {','.join([ROW] * len(part))}", values)  # noqa: S608
 
 
 def opened(path: Path) -> sqlite3.Connection:
@@ -145,7 +144,6 @@ def connected(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute(SCHEMA)
-        database.execute(BY_TIME)
         database.execute(f"PRAGMA user_version = {VERSION}")
         database.execute("SELECT at_s FROM entries LIMIT 1").fetchone()
     except (sqlite3.Error, StoreError):

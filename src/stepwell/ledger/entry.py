@@ -11,7 +11,7 @@ from stepwell.types import Settled
 LARGE = "large"
 
 
-class Entry(Struct, frozen=True, array_like=True):
+class Entry(Struct, frozen=True, array_like=True, gc=False):
     """A row of the ledger, in the order of its columns."""
 
     id: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import accumulate
 
 from msgspec import Struct
 
@@ -47,74 +48,108 @@ Labels = tuple[tuple[str, str], ...]
 class Histogram:
     """Counts by bucket, and their sum."""
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("buckets", "counts", "total")
 
     def __init__(self, buckets: tuple[float, ...]) -> None:
+        self.buckets = buckets
         self.counts = [0] * (len(buckets) + 1)
         self.total = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.buckets, value)] += 1
+        self.total += value
+
+
+class Series:
+    """All that is counted for requests that agree in every label."""
+
+    __slots__ = ("duration", "first", "inputs", "large_usd", "num", "outputs", "usd")
+
+    def __init__(self) -> None:
+        self.num, self.usd, self.large_usd = 0, 0.0, 0.0
+        self.duration, self.first = Histogram(SECONDS), Histogram(FIRST_SECONDS)
+        self.inputs, self.outputs = Histogram(TOKENS), Histogram(TOKENS)
+
+
+Told = tuple[str, str, str, int, bool]
+"""What tells one series from another: kind, model, step, status, whether the answer was complete."""
 
 
 class Metrics:
     """All metrics of one process. `observe` runs in the ledger's thread, `refused` in the event loop."""
 
     def __init__(self) -> None:
-        self.sums: defaultdict[tuple[Metric, Labels], float] = defaultdict(float)
-        self.histograms: dict[tuple[Metric, Labels], Histogram] = {}
+        self.series: dict[Told, Series] = {}
+        self.num_refused: defaultdict[tuple[str, int], int] = defaultdict(int)
 
     def observe(self, entry: Entry) -> None:
         """Count one request."""
-        about = (
-            ("gen_ai_operation_name", OPERATIONS[entry.kind]),
-            ("gen_ai_request_model", entry.model),
-            ("stepwell_step", entry.step or "none"),
-        )
-        failed = about if entry.complete else (*about, ("error_type", str(entry.status)))
-        self.measure(DURATION, failed, entry.seconds)
-        if entry.step:
-            self.measure(FIRST, about, entry.first_s)
-            self.measure(USED, (*about, ("gen_ai_token_type", "input")), entry.input_tokens)
-            self.measure(USED, (*about, ("gen_ai_token_type", "output")), entry.output_tokens)
-        self.sums[REQUESTS, (*about, ("status", str(entry.status)))] += 1
-        self.sums[USD, about] += entry.usd
-        self.sums[LARGE_USD, about] += entry.large_usd
+        told = (entry.kind, entry.model, entry.step, entry.status, entry.complete)
+        series = self.series.get(told)
+        if series is None:
+            series = self.series[told] = Series()
+        series.num += 1
+        series.usd += entry.usd
+        series.large_usd += entry.large_usd
+        series.duration.add(entry.seconds)
+        series.first.add(entry.first_s)
+        series.inputs.add(entry.input_tokens)
+        series.outputs.add(entry.output_tokens)
 
     def refused(self, code: str, status: int) -> None:
         """Count a request that was not let in."""
-        self.sums[REFUSED, (("code", code), ("status", str(status)))] += 1
-
-    def measure(self, metric: Metric, labels: Labels, value: float) -> None:
-        """Add one value to a histogram."""
-        histogram = self.histograms.get((metric, labels))
-        if histogram is None:
-            histogram = self.histograms[metric, labels] = Histogram(metric.buckets)
-        histogram.counts[bisect_left(metric.buckets, value)] += 1
-        histogram.total += value
+        self.num_refused[code, status] += 1
 
     def text(self, *, num_lost: int = 0) -> bytes:
         """Everything in Prometheus' text format, version 0.0.4; `num_lost` ledger entries were lost."""
-        self.sums[LOST, ()] = num_lost
-        lines: list[str] = []
+        samples: dict[str, list[str]] = {metric.name: [] for metric in TABLE}
+        for told, series in list(self.series.items()):
+            for metric, labels, value in counted(told, series):
+                samples[metric.name] += lines(metric, labels, value)
+        for (code, status), num in list(self.num_refused.items()):
+            samples[REFUSED.name] += lines(REFUSED, (("code", code), ("status", str(status))), num)
+        samples[LOST.name] += lines(LOST, (), num_lost)
+        text: list[str] = []
         for metric in TABLE:
             about = f"{metric.help} ({metric.otel})" if metric.otel else metric.help
-            lines.append(f"# HELP {metric.name} {about}")
-            lines.append(f"# TYPE {metric.name} {'histogram' if metric.buckets else 'counter'}")
-            lines.extend(self.samples(metric))
-        return ("\n".join(lines) + "\n").encode()
+            kind = "histogram" if metric.buckets else "counter"
+            text += [f"# HELP {metric.name} {about}", f"# TYPE {metric.name} {kind}", *samples[metric.name]]
+        return ("\n".join(text) + "\n").encode()
 
-    def samples(self, metric: Metric) -> Iterator[str]:
-        """The lines of one metric."""
-        for (of, labels), value in list(self.sums.items()):
-            if of is metric:
-                yield f"{metric.name}{written(labels)} {value!r}"
-        for (of, labels), histogram in list(self.histograms.items()):
-            if of is not metric:
-                continue
-            seen = 0
-            for bound, count in zip((*map(repr, map(float, metric.buckets)), "+Inf"), histogram.counts, strict=True):
-                seen += count
-                yield f"{metric.name}_bucket{written((*labels, ('le', bound)))} {seen}"
-            yield f"{metric.name}_sum{written(labels)} {histogram.total!r}"
-            yield f"{metric.name}_count{written(labels)} {seen}"
+
+def counted(told: Told, series: Series) -> Iterator[tuple[Metric, Labels, float | Histogram]]:
+    """The samples of one series: metric, labels, value."""
+    kind, model, step, status, complete = told
+    about: Labels = (
+        ("gen_ai_operation_name", OPERATIONS[kind]),
+        ("gen_ai_request_model", model),
+        ("stepwell_step", step or "none"),
+        ("status", str(status)),
+    )
+    labels = about if complete else (*about, ("error_type", str(status)))
+    yield REQUESTS, labels, series.num
+    yield USD, labels, series.usd
+    yield LARGE_USD, labels, series.large_usd
+    yield DURATION, labels, series.duration
+    if step:
+        yield FIRST, labels, series.first
+        yield USED, (*labels, ("gen_ai_token_type", "input")), series.inputs
+        yield USED, (*labels, ("gen_ai_token_type", "output")), series.outputs
+
+
+def lines(metric: Metric, labels: Labels, value: float | Histogram) -> list[str]:
+    """One sample as text: a line, or the lines of a histogram."""
+    if not isinstance(value, Histogram):
+        return [f"{metric.name}{written(labels)} {value!r}"]
+    bounds = (*map(repr, map(float, value.buckets)), "+Inf")
+    counts = list(accumulate(value.counts))
+    told = [
+        f"{metric.name}_bucket{written((*labels, ('le', bound)))} {seen}"
+        for bound, seen in zip(bounds, counts, strict=True)
+    ]
+    total, num = f"{metric.name}_sum{written(labels)}", f"{metric.name}_count{written(labels)}"
+    return [*told, f"{total} {value.total!r}", f"{num} {counts[-1]}"]
 
 
 def written(labels: Labels) -> str:

@@ -8,7 +8,7 @@ from time import perf_counter
 
 from stepwell.errors import StepwellError
 from stepwell.protocols import Step
-from stepwell.types import Answer, Defer, Evidence, Outcome, Proposal, Request, Verdict, Visit
+from stepwell.types import Defer, Evidence, Outcome, Proposal, Request, Visit
 
 log = logging.getLogger(__name__)
 
@@ -21,37 +21,27 @@ async def descend(request: Request, steps: Sequence[Step], allows: Allows) -> Ou
     last = steps[-1]
     for step in steps:
         began_s = perf_counter()
-        tried = await propose(step, request)
-        verdict, reason = judged(tried, step is last, allows)
-        cost_usd = tried.usd if isinstance(tried, Defer) else 0.0
-        visits.append(Visit(step.name, verdict, reason, perf_counter() - began_s, cost_usd))
-        if verdict == "answered":
-            return Outcome(answer_of(tried), tuple(visits))
-        if isinstance(tried, Defer) and (step is last or tried.final):
+        try:
+            tried = await step.propose(request)
+        except Exception as error:  # noqa: BLE001 - a step that breaks must not take the request with it
+            tried = broken(step, request, error)
+        seconds = perf_counter() - began_s
+        if isinstance(tried, Proposal):
+            if step is last or allows(tried.evidence):
+                visits.append(Visit(step.name, "answered", tried.evidence.detail, seconds))
+                return Outcome(tried.answer, tuple(visits))
+            why = f"the promise does not allow {tried.evidence.kind} evidence"
+            visits.append(Visit(step.name, "refused", why, seconds))
+            continue
+        visits.append(Visit(step.name, "failed" if tried.error else "deferred", tried.reason, seconds, tried.usd))
+        if step is last or tried.final:
             return Outcome(None, tuple(visits), tried.error or StepwellError(tried.reason))
     return Outcome(None, tuple(visits), StepwellError("no step could answer"))
 
 
-async def propose(step: Step, request: Request) -> Proposal | Defer:
-    """Ask one step. A step that breaks must not take the request with it: it becomes a Defer with its error."""
-    try:
-        return await step.propose(request)
-    except StepwellError as error:
+def broken(step: Step, request: Request, error: Exception) -> Defer:
+    """What a step failed with; a defect of ours is logged, and the next step may still answer."""
+    if isinstance(error, StepwellError):
         return Defer(str(error), error=error)
-    except Exception as error:  # a defect in a shallow step: say so loudly, and let the next one answer
-        log.exception("step %s broke on request %s", step.name, request.id)
-        return Defer(f"{type(error).__name__}: {error}", error=StepwellError("an internal error; the log has it"))
-
-
-def judged(tried: Proposal | Defer, last: bool, allows: Allows) -> tuple[Verdict, str]:  # noqa: FBT001 - its place
-    """Put one try into the words of a Visit: its verdict and the reason."""
-    if isinstance(tried, Defer):
-        return ("failed" if tried.error else "deferred"), tried.reason
-    if last or allows(tried.evidence):
-        return "answered", tried.evidence.detail
-    return "refused", f"the promise does not allow {tried.evidence.kind} evidence"
-
-
-def answer_of(tried: Proposal | Defer) -> Answer | None:
-    """Take the answer out of a Proposal."""
-    return tried.answer if isinstance(tried, Proposal) else None
+    log.error("step %s broke on request %s", step.name, request.id, exc_info=error)
+    return Defer(f"{type(error).__name__}: {error}", error=StepwellError("an internal error; the log has it"))

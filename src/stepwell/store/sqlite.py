@@ -25,7 +25,7 @@ PUT = "INSERT OR REPLACE INTO kept VALUES "
 GET = "SELECT value, crc, expires_s FROM kept WHERE key = ?"
 SOONEST = "DELETE FROM kept WHERE key IN (SELECT key FROM kept ORDER BY expires_s LIMIT ?)"
 
-ROWS_A_STATEMENT = 64
+ROWS_A_STATEMENT = 500
 """One statement for many rows: each statement hands the interpreter lock over and must win it back."""
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 PURGE_EVERY = 64
