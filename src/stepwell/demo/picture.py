@@ -40,8 +40,8 @@ like water; every answer it gives is kept one step higher, for the next reader w
 
 <h2>Descents</h2>
 <p class="quiet">$num_strips requests, one bar each, in the order of their coming. A bar is as long as the request took
-(each line is ten times the one before), in the colour of the step it stood on; the dot is where it was answered. Where the cache took
-long, the same question was already being asked below, and both readers waited for one answer.</p>
+(each line is ten times the one before), in the colour of the step it stood on; the dot is where it was answered.
+Where the cache took long, the same question was already being asked below, and both readers waited for one answer.</p>
 <figure>$strips</figure>
 
 <h2>The ledger</h2>

@@ -58,7 +58,7 @@ def show(*, data: Path | None, num: int, seed: int, folder: Path, model: Path) -
     )
     console.print(table(story, console.width))
     console.print(f"[dim]{story.priced_as}[/]", highlight=False)
-    print_errors(played, console)
+    print_errors(played, folder / "serve.log", console)
     if texts:
         print_score(played, texts, console)
     page = folder / "descents.html"
@@ -89,10 +89,13 @@ def examples(played: list[Played]) -> tuple[Example, ...]:
     return tuple(Example(one.ask.mr, one.text, one.step, one.seconds) for one in turns[:NUM_EXAMPLES])
 
 
-def print_errors(played: list[Played], console: Console) -> None:
+def print_errors(played: list[Played], log: Path, console: Console) -> None:
     """Say what went wrong and how often; nothing where nothing did."""
-    for error, num in Counter(one.error for one in played if one.error).most_common(NUM_ERRORS_SHOWN):
-        console.print(f"[red]{num:,} not answered:[/] {error}", markup=True, highlight=False)
+    counts = Counter(one.error for one in played if one.error)
+    for error, num in counts.most_common(NUM_ERRORS_SHOWN):
+        console.print(f"{num:,} not answered: {error}", style="red", markup=False, highlight=False)
+    if counts:
+        console.print(f"The gateway's log: {log}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_score(played: list[Played], texts: dict[str, list[str]], console: Console) -> None:

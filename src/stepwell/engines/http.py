@@ -117,9 +117,10 @@ class Generation:
             if reply is None or self.events.ended:
                 await self.aclose()
                 raise StopAsyncIteration
+            if reply.wire.quiet():
+                await reply.wire.baton
             try:
-                if not self.read(reply):
-                    await reply.wire.baton
+                self.read(reply)
             except EngineError as error:
                 self.engine.judge(error)
                 await self.aclose()
@@ -165,21 +166,21 @@ class Generation:
         self.reply = reply
         try:
             while not self.ready:
-                if not self.read(reply):
+                if reply.wire.quiet():
                     await reply.wire.baton
+                self.read(reply)
         except BaseException:
             await self.aclose()
             raise
         return self.ready.popleft()
 
-    def read(self, reply: Reply) -> bool:
-        """Take what has arrived; False where that is nothing yet. Raises EngineError where the stream breaks off."""
+    def read(self, reply: Reply) -> None:
+        """Take what has arrived. Raises EngineError where the stream breaks off."""
         piece = reply.take()
         if piece:
             self.ready.extend(self.events.feed(piece))
         elif reply.wire.complete:
             raise EngineBadReply("the stream ended before its end mark")
-        return bool(piece)
 
 
 def worth_retrying(error: EngineError) -> bool:

@@ -234,6 +234,10 @@ class Wire(asyncio.Protocol):
         self.pool.busy.discard(self)
         self.transport.abort()
 
+    def quiet(self) -> bool:
+        """True where nothing has happened that a reader could take, and something still may."""
+        return not (self.pieces or self.complete or self.failure)
+
     def check(self) -> None:
         """Raise what the connection failed with, if it did."""
         if self.failure is not None:
