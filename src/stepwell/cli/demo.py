@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import sys
 import webbrowser
 from pathlib import Path
 
 import stepwell
-from stepwell.errors import ConfigError, StepwellError
+from stepwell.errors import ConfigError
 
 MODEL = Path("models/house-writer/house-writer.Q8_0.gguf")
 NEEDS = {"rich": "rich", "sacrebleu": "sacrebleu", "xllamacpp": "xllamacpp"}
@@ -38,20 +37,11 @@ def positive(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Play, and say what happened. Exit code 1 where a request was not answered, 2 where nothing could be played."""
-    try:
-        check_extra()
-        from stepwell.demo.show import show  # noqa: PLC0415 - needs the extra
+    """Play, and say what happened. Exit code 1 where a request was not answered. Raises StepwellError."""
+    check_extra()
+    from stepwell.demo.show import show  # noqa: PLC0415 - needs the extra
 
-        shown = show(
-            data=args.data, num=args.requests, seed=args.seed, folder=made(args.out), model=model_file(args.model)
-        )
-    except StepwellError as error:
-        print(f"stepwell demo: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stepwell demo: stopped", file=sys.stderr)
-        return 130
+    shown = show(data=args.data, num=args.requests, seed=args.seed, folder=made(args.out), model=model_file(args.model))
     if args.open:
         webbrowser.open(shown.page.as_uri())
     return 1 if shown.num_errors else 0
