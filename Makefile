@@ -41,7 +41,7 @@ test: $(VENV)/.test system ## Lint, types and every test that needs no torch
 	$(BIN)/pytest
 
 test-train: $(VENV_TRAIN)/.train ## The tests of what trains, in an environment with torch
-	$(VENV_TRAIN)/bin/pytest -o addopts='-ra --strict-markers' tests/train
+	$(VENV_TRAIN)/bin/pytest tests/train
 
 lint: $(VENV)/.test ## Put the code into its form, then lint it and check its types
 	$(BIN)/ruff format .
