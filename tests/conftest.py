@@ -203,6 +203,8 @@ def data() -> Path:
     if not named:
         pytest.skip("set STEPWELL_DATA to a folder with e2e/ (E2E NLG Challenge: github.com/tuetschek/e2e-dataset)")
     folder = Path(named)
-    missing = [name for name in ("train.jsonl", "devset.csv", "testset_w_refs.csv") if not (folder / "e2e" / name).exists()]
+    missing = [
+        name for name in ("train.jsonl", "devset.csv", "testset_w_refs.csv") if not (folder / "e2e" / name).exists()
+    ]
     assert not missing, f"STEPWELL_DATA={named} is incomplete: no e2e/{', e2e/'.join(missing)}"
     return folder

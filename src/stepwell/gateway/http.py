@@ -7,6 +7,8 @@ smuggling and draining are ours to get right (`tests/gateway/test_hostile.py`).
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Coroutine
 from time import monotonic, perf_counter
@@ -21,6 +23,7 @@ from stepwell.gateway.exchange import Exchange
 Serve = Callable[[Exchange], Coroutine[Any, Any, None]]
 """Answers one Exchange; must not raise."""
 
+AT_ONCE = struct.pack("ii", 1, 0)
 LINGER_S = 5.0
 """How long a refused caller may still send, so that the refusal reaches it before the connection closes."""
 
@@ -265,6 +268,13 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.close()
 
+    def cut_off(self) -> None:
+        """Close at once, and let the kernel forget what it has not sent: the caller does not take it."""
+        line = self.transport.get_extra_info("socket")
+        if line is not None:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        self.transport.abort()
+
     def close_if_idle(self) -> None:
         if self.current is None and not self.waiting and not self.receiving:
             self.transport.close()
@@ -275,10 +285,10 @@ class Connection(asyncio.Protocol):
         waited_s = now_s - self.since_s
         if self.writable is not None:
             if waited_s > limits.send_timeout_s:
-                self.transport.abort()
+                self.cut_off()
         elif self.discarding and self.current is None:
             if waited_s > LINGER_S:
-                self.transport.abort()
+                self.cut_off()
         elif self.receiving and self.current is None:
             if waited_s > limits.receive_timeout_s:
                 self.turn_away(408, f"the request did not arrive within {limits.receive_timeout_s:g} s")

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from stepwell.errors import ConfigError, Overloaded, StepwellError, TooLarge
+from stepwell.errors import AdmitError, ConfigError, Overloaded, TooLarge
 from stepwell.gateway import reply
 from stepwell.gateway.answer import Door, serve
 from stepwell.gateway.exchange import Exchange
@@ -32,7 +32,7 @@ RESTART_S = 1.0
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Unreadable(StepwellError):  # noqa: N818 - the field's word, as in errors.py
+class Unreadable(AdmitError):
     """The HTTP itself is wrong; the status says how."""
 
     def __init__(self, what: str, status: int) -> None:
@@ -106,7 +106,7 @@ async def drained(listener: Listener, drain_s: float) -> None:
         await asyncio.sleep(0.02)
     for connection in tuple(listener.connections):
         log.warning("a caller was still waiting after %g s of draining: cut off", drain_s)
-        connection.transport.abort()
+        connection.cut_off()
     await asyncio.sleep(0.05)  # the settlers of those who were cut off
 
 
@@ -139,7 +139,8 @@ def supervise(place: Place, work: Callable[[int], None]) -> int:
         process.terminate()
     for process, _ in workers.values():
         process.join(place.drain_s + 5)
-    return max((abs(process.exitcode or 0) for process, _ in workers.values()), default=0)
+    ended_well = (0, -signal.SIGTERM)  # the latter: told to stop before it had begun
+    return int(any(process.exitcode not in ended_well for process, _ in workers.values()))
 
 
 def begun(context: Any, work: Callable[[int], None], number: int) -> tuple[BaseProcess, float]:  # noqa: ANN401
