@@ -53,5 +53,6 @@ def rss_mb(pid: int) -> float:
 
 def machine() -> str:
     """The processor and how many there are."""
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     return f"{os.cpu_count()} x {names[0] if names else 'unknown processor'}"

@@ -111,9 +111,10 @@ def started(folder: Path, name: str, command: list[str], port: int, wait_s: floa
 
 
 def nginx_targets(stack: ExitStack, folder: Path, up: int, seconds: float) -> list[Target]:
-    """nginx as the physical reference: a static file, and a plain proxy."""
+    """The physical reference: a static file, and a plain proxy."""
     static, proxy = peers.free_port(), peers.free_port()
-    print(subprocess.run([peers.system_package("nginx", "nginx-light"), "-v"], capture_output=True, text=True).stderr.strip())
+    command = [peers.system_package("nginx", "nginx-light"), "-v"]
+    print(subprocess.run(command, capture_output=True, text=True, check=True).stderr.strip())
     inside = peers.STATIC.format(port=static, folder="@folder")
     static_pid = stack.enter_context(started(folder, "static", peers.nginx(folder, inside), static))
     proxy_command = peers.nginx(folder, peers.PROXY.format(port=proxy, up=up))
@@ -133,9 +134,6 @@ def litellm_targets(stack: ExitStack, folder: Path, up: int, seconds: float) -> 
         pid = stack.enter_context(started(folder, "litellm", peers.litellm(folder, port, up), port, 180))
         for body in load.bodies("hit"):
             peers.ask(port, body)
-        first, second = (peers.ask(port, load.bodies("hit")[0])[0] for _ in range(2))
-        if first != second:
-            raise peers.PeerError("it does not hit: two equal questions, two answers")
         print(f"LiteLLM {peers.litellm_version()}", flush=True)
         url = f"http://127.0.0.1:{port}/v1/chat/completions"
         target = Target("LiteLLM hit", pid, url, load.script(folder / "litellm.lua", load.bodies("hit")), seconds * 2)
@@ -170,7 +168,8 @@ def run_rounds(targets: list[Target], rounds: int, pid: int, port: int) -> tuple
             done = load.wrk(target.url, target.lua, connections=CONNECTIONS, seconds=target.seconds)
             cost_us = (cpu.cpu_s(target.pid) - before_s) / done.requests * 1e6
             costs[target.name].append(cost_us)
-            told.append(f"{target.name} {cost_us:.1f} us ({done.requests / done.seconds:.0f}/s, p99 {done.p99_ms:.1f} ms)")
+            rate = done.requests / done.seconds
+            told.append(f"{target.name} {cost_us:.1f} us ({rate:.0f}/s, p99 {done.p99_ms:.1f} ms)")
         frames_us.append(frame_cost_us(pid, port))
         print(f"round {number} of {rounds}: {', '.join(told)}, frame {frames_us[-1]:.2f} us", flush=True)
     return costs, frames_us

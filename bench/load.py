@@ -16,7 +16,7 @@ ASKED = (
     "You are the assistant of a city guide. Answer in one friendly sentence, name the place first, mention every fact "
     "that is given and nothing else, write prices in pounds, and never recommend a place that is not in the facts. "
 )
-FACTS = "name[The Amber Fox], eatType[pub], food[French], priceRange[moderate], area[riverside], near[Velvet Heron Lodge]"
+FACTS = "name[The Amber Fox], eatType[pub], food[French], priceRange[moderate], area[riverside], near[Velvet Heron]"
 LUA = """
 local bodies = { %s }
 local at = 0
@@ -29,8 +29,9 @@ request = function()
 end
 done = function(summary, latency)
   local e = summary.errors
+  local bad = e.status + e.connect + e.read + e.write + e.timeout
   io.write(string.format('JSON {"requests":%%d,"us":%%d,"bad":%%d,"p50":%%d,"p99":%%d}\\n', summary.requests,
-    summary.duration, e.status + e.connect + e.read + e.write + e.timeout, latency:percentile(50), latency:percentile(99)))
+    summary.duration, bad, latency:percentile(50), latency:percentile(99)))
 end
 """
 
@@ -109,7 +110,8 @@ async def one_stream(port: int, body: str, num_frames: int) -> int:
             if int(number) != seen:
                 raise LoadError(f"frame {seen} is missing")
             seen += 1
-        rest = rest[rest.rfind(b"data:") :] if b"[DONE]" in rest else rest[rest.rfind(b"\n\n") + 2 if b"\n\n" in rest else 0 :]
+        if b"[DONE]" not in rest:
+            rest = rest[rest.rfind(b"\n\n") + 2 if b"\n\n" in rest else 0 :]
     writer.close()
     if seen != num_frames:
         raise LoadError(f"{seen} frames of {num_frames}")

@@ -23,24 +23,9 @@ HOW_TO_GET = (
     "STEPWELL_DATA must name a folder with e2e/train.jsonl, e2e/devset.csv and e2e/testset_w_refs.csv "
     "(E2E NLG Challenge: github.com/tuetschek/e2e-dataset)"
 )
-SYLLABLES = (
-    "al an ar be bel bo bra ca cor da del do el en fen fi flo ga glen go har hol is ka kel la lin lo lu ma mar mel mi mo "
-    "na nor o or pa pel po qui ra ro sa sel sha so sta su ta ten ti to tor ul va vel vi wa wen wil ya za zo"
-).split()
-KINDS = "Arms Bar Bistro Café Cellar Corner Court Crown Deli Diner Garden Grill Hall House Inn Kitchen Lodge Oven Palace Place Room Table Tavern Terrace Well".split()
-FIRSTS = "Amber Black Blue Brass Bright Copper Coral Crimson Crooked Dusty Early Gilded Golden Green Grey Hidden Iron Ivory Jade Last Lazy Little Lucky Merry Old Open Painted Paper Pearl Plain Quiet Red Royal Rusty Salty Silent Silver Sleepy Stone Sunny Tall Velvet Warm White Wild Winter Yellow".split()
-SECONDS = "Acorn Anchor Apple Badger Barley Bear Bell Birch Boat Bridge Candle Cedar Cherry Clover Crane Crow Daisy Deer Dove Duck Elm Falcon Fern Fig Finch Fox Gate Goose Hare Harp Hawk Heron Ivy Juniper Kettle Kite Lantern Lark Lemon Lily Lion Magpie Maple Mill Moon Nettle Oak Olive Otter Owl Peacock Pear Pepper Pigeon Plum Poppy Quill Rabbit Raven Robin Rose Sage Salmon Sparrow Spoon Star Swan Thistle Thyme Tiger Tulip Turnip Walnut Whale Willow Wolf Wren".split()
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One meaning representation and one text that says it; `weight` is how often training sees it, relatively."""
-
-    mr: str
-    text: str
-    weight: float = 1.0
-
-
+WORDS = json.loads((Path(__file__).parent / "words.json").read_text(encoding="utf-8"))
+"""Parts of invented names."""
+SYLLABLES, KINDS, FIRSTS, SECONDS = (WORDS[name] for name in ("syllables", "kinds", "firsts", "seconds"))
 TOGETHER = 4
 """Texts of the same facts that are learned side by side, behind one prompt."""
 
@@ -83,7 +68,7 @@ def tidy(text: str) -> str:
 
 
 def clean(texts: dict[str, list[str]]) -> list[Pair]:
-    """Pairs that say exactly their facts; a text is moved to the facts it does say where those are its own MR less some."""
+    """Pairs that say exactly their facts; a text that leaves some out is moved to the facts it does say."""
     kept: dict[str, list[str]] = {}
     for mr, refs in texts.items():
         facts = slots.facts_of(mr)

@@ -14,10 +14,11 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
-from recipes.writer import tokenizer
-from recipes.writer.model import Shape, Writer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from recipes.writer import tokenizer
+from recipes.writer.model import Shape, Writer
 
 NAME = "house-writer"
 CHAT_TEMPLATE = (

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
+from torch import Tensor
+
 from recipes.writer.model import Writer
 from recipes.writer.tokenizer import EOS, PAD, Tokenizer, prompt_ids
-from torch import Tensor
 
 LONGEST = 110
 BATCH = 64

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from recipes.writer import data
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from recipes.writer import data
 
 PAD, BOS, SEP, EOS = 0, 1, 2, 3
 SPECIAL = ["<pad>", "<s>", "<sep>", "</s>"]

@@ -1,4 +1,4 @@
-"""Train the house writer: `python -m recipes.writer.train OUT`. Stops and resumes at any time; about an hour on three cores.
+"""Train the house writer: `python -m recipes.writer.train OUT`. Stops and resumes at any time; about an hour.
 
 Cross-entropy on the text alone, AdamW, a rate that stays and then falls (WSD), an average of the weights (EMA);
 checkpoint chosen by BLEU and slot errors on the dev set.
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as functional
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
 from recipes.writer import data, tokenizer
 from recipes.writer.generate import greedy
 from recipes.writer.model import Shape, Writer, num_parameters
-from torch import Tensor
-from tqdm import tqdm
-
 from stepwell.quality import slots, text
 
 
@@ -114,11 +114,12 @@ def loss_of(model: Writer, batch: Batch, plan: Plan) -> Tensor:
 
 
 def batches(pairs: list[data.Pair], words: tokenizer.Tokenizer, plan: Plan, epoch: int) -> list[list[Row]]:
-    """The rows of one epoch, in batches; the same for the same seed and epoch, so that a resumed run sees them again."""
+    """The rows of one epoch in batches, the same for the same seed and epoch: a resumed run sees them again."""
     chance = random.Random(plan.seed * 1000 + epoch)
-    rows = []
-    for group in data.epoch(data.grouped(pairs), chance, plan.share_renamed):
-        rows.append((tokenizer.prompt_ids(words, group.mr), [tokenizer.text_ids(words, text) for text in group.texts]))
+    rows = [
+        (tokenizer.prompt_ids(words, group.mr), [tokenizer.text_ids(words, text) for text in group.texts])
+        for group in data.epoch(data.grouped(pairs), chance, plan.share_renamed)
+    ]
     order = data.in_batches([len(prompt) + sum(map(len, texts)) for prompt, texts in rows], plan.batch, chance)
     return [[rows[index] for index in part] for part in order]
 
@@ -144,66 +145,80 @@ def better(new: dict[str, float], old: dict[str, float] | None) -> bool:
     return old is None or worth(new) > worth(old)
 
 
+class Run:
+    """A training run in a folder: model, optimizer, averaged weights, and how far it has come."""
+
+    def __init__(self, out: Path, plan: Plan, shape: Shape) -> None:
+        """Begin, or go on from the folder's last checkpoint."""
+        torch.manual_seed(plan.seed)
+        self.out, self.plan, self.shape = out, plan, shape
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.words = tokenizer.load(out)
+        self.model = Writer(shape).to(self.device)
+        self.optimizer = optimizer_of(self.model, plan)
+        self.average = {name: weight.clone().float() for name, weight in self.model.state_dict().items()}
+        self.best: dict[str, float] | None = None
+        self.num_steps, self.seconds, self.began_s = 0, 0.0, time.time()
+        if (out / "last.pt").exists():
+            held = torch.load(out / "last.pt", weights_only=True, map_location=self.device)
+            self.model.load_state_dict(held["model"])
+            self.optimizer.load_state_dict(held["optimizer"])
+            self.average, self.best = held["average"], held["best"]
+            self.num_steps, self.seconds = held["step"], held["seconds"]
+
+    def learn(self, rows: list[Row]) -> float:
+        """One step on one batch; its loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.plan, self.num_steps)
+        self.model.train()
+        loss = loss_of(self.model, packed(rows).to(self.device), self.plan)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.num_steps += 1
+        averaged(self.average, self.model, min(self.plan.average, self.num_steps / (self.num_steps + 20)))
+        return loss.item()
+
+    def judge(self, dev: dict[str, list[str]]) -> dict[str, float]:
+        """Measure the averaged weights on the dev set; keep them where they are the best so far."""
+        judged = Writer(self.shape)
+        judged.load_state_dict({name: weight.cpu() for name, weight in self.average.items()})
+        scores = measured(judged.to(self.device), self.words, dev)
+        if better(scores, self.best):
+            self.best = scores
+            torch.save({"model": judged.cpu().state_dict(), "shape": asdict(self.shape)}, self.out / "best.pt")
+        return scores
+
+    def save(self, **told: float) -> None:
+        """Write the checkpoint, whole or not at all, and a line of the log."""
+        spent_s = self.seconds + time.time() - self.began_s
+        note = {"step": self.num_steps, **told, "minutes": round(spent_s / 60, 1)}
+        print(json.dumps(note), flush=True)
+        with (self.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(note) + "\n")
+        held = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average}
+        more = {"best": self.best, "step": self.num_steps, "seconds": spent_s}
+        torch.save({**held, **more}, self.out / "next.pt")
+        (self.out / "next.pt").replace(self.out / "last.pt")
+
+
 def train(out: Path, plan: Plan, shape: Shape, *, dev: dict[str, list[str]], pairs: list[data.Pair]) -> None:
     """Run the plan in the folder `out`, from its last checkpoint where there is one."""
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(plan.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     if not (out / "tokenizer.json").exists():
         tokenizer.trained(pairs, plan.seed).save(str(out / "tokenizer.json"))
-    words = tokenizer.load(out)
-    model = Writer(shape).to(device)
-    optimizer = optimizer_of(model, plan)
-    average = {name: weight.clone().float() for name, weight in model.state_dict().items()}
-    best: dict[str, float] | None = None
-    step, seconds = 0, 0.0
-    if (out / "last.pt").exists():
-        held = torch.load(out / "last.pt", weights_only=True)
-        model.load_state_dict(held["model"])
-        optimizer.load_state_dict(held["optimizer"])
-        average, best, step, seconds = held["average"], held["best"], held["step"], held["seconds"]
-    print(f"{num_parameters(model) / 1e6:.2f} M parameters, {len(pairs)} pairs", flush=True)
-    bar = tqdm(total=plan.steps, initial=step, mininterval=5)
-    began = time.time()
+    run = Run(out, plan, shape)
+    print(f"{num_parameters(run.model) / 1e6:.2f} M parameters, {len(pairs)} pairs", flush=True)
+    bar = tqdm(total=plan.steps, initial=run.num_steps, mininterval=5)
     epoch, before = 0, 0
-    while step < plan.steps:
-        rows = batches(pairs, words, plan, epoch)
-        for part in rows[max(0, step - before) :]:
-            if step >= plan.steps:
-                break
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(plan, step)
-            model.train()
-            loss = loss_of(model, packed(part).to(device), plan)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            step += 1
-            averaged(average, model, min(plan.average, step / (step + 20)))
+    while run.num_steps < plan.steps:
+        rows = batches(pairs, run.words, plan, epoch)
+        for part in rows[max(0, run.num_steps - before) :][: plan.steps - run.num_steps]:
+            loss = run.learn(part)
             bar.update()
-            if step % plan.save_every and step < plan.steps:
-                continue
-            judge = Writer(shape)
-            judge.load_state_dict({name: weight.cpu() for name, weight in average.items()})
-            scores = measured(judge.to(device), words, dev)
-            if better(scores, best):
-                best = scores
-                torch.save({"model": judge.cpu().state_dict(), "shape": asdict(shape)}, out / "best.pt")
-            spent = seconds + time.time() - began
-            note = {
-                "step": step,
-                "epoch": epoch,
-                "loss": round(loss.item(), 3),
-                **scores,
-                "minutes": round(spent / 60, 1),
-            }
-            print(json.dumps(note), flush=True)
-            with (out / "log.jsonl").open("a") as file:
-                file.write(json.dumps(note) + "\n")
-            held = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
-            torch.save({**held, "best": best, "step": step, "seconds": spent}, out / "next.pt")
-            (out / "next.pt").replace(out / "last.pt")
+            if run.num_steps % plan.save_every == 0 or run.num_steps == plan.steps:
+                run.save(epoch=epoch, loss=round(loss, 3), **run.judge(dev))
         epoch, before = epoch + 1, before + len(rows)
 
 

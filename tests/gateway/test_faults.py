@@ -19,8 +19,9 @@ from pathlib import Path
 
 import openai
 import pytest
-from conftest import SCRIPTED, Gateway, Start, Upstream, event_reply, forwarding, json_reply
 from test_hostile import post, status, talk
+
+from conftest import SCRIPTED, Gateway, Start, Upstream, event_reply, forwarding, json_reply
 
 ASK = b'{"model":"well","messages":[{"role":"user","content":"hi"}],"temperature":0}'
 STREAM = ASK.replace(b"}]", b'}],"stream":true')
@@ -252,11 +253,8 @@ def test_several_workers_answer_on_one_port_and_stop_together(serve: Start) -> N
 
 def children(pid: int) -> list[int]:
     """Worker processes of a supervisor."""
-    found = []
-    for each in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
-        if b"resource_tracker" not in Path(f"/proc/{each}/cmdline").read_bytes():
-            found.append(each)
-    return found
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in listed if b"resource_tracker" not in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl: apt-get install curl")

@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 
 import pytest
+
 from conftest import SCRIPTED, Gateway, Start
 
 ASK = b'{"model":"well","messages":[{"role":"user","content":"hi"}],"temperature":0}'

@@ -32,7 +32,7 @@ RESTART_S = 1.0
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Unreadable(AdmitError):
+class Unreadable(AdmitError):  # noqa: N818 - a word like its siblings in errors.py
     """The HTTP itself is wrong; the status says how."""
 
     def __init__(self, what: str, status: int) -> None:
