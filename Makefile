@@ -8,6 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 VENV_TRAIN := .venv-train
+VENV_SERVE := .venv-serve
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
@@ -38,9 +39,9 @@ test: $(VENV)/.test system ## Lint, types and every test that needs no torch
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --ignore=tests/train
 
-test-train: $(VENV_TRAIN)/.train ## The tests of what trains, in an environment with torch
+test-train: $(VENV_TRAIN)/.train $(VENV_SERVE)/.serve ## The tests of what trains, and a foreign server, both with torch
 	$(VENV_TRAIN)/bin/pytest tests/train
 
 lint: $(VENV)/.test ## Put the code into its form, then lint it and check its types
@@ -52,7 +53,7 @@ bench: $(VENV)/.test system ## CPU per request beside nginx and others; the last
 	$(BIN)/python -m bench.gateway
 
 clean: ## Take away what these targets made
-	rm -rf $(VENV) $(VENV_TRAIN) stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV_TRAIN) $(VENV_SERVE) .venv-litellm stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 # Peers and tools of the tests and the benchmark. What cannot be had is done without, and said so there.
 system:
@@ -65,7 +66,7 @@ system:
 	elif [ -n "$$missing" ]; then echo "not installed:$$missing; going on without" >&2; fi
 
 # Debian keeps venv in a package of its own.
-$(VENV)/bin/python $(VENV_TRAIN)/bin/python:
+$(VENV)/bin/python $(VENV_TRAIN)/bin/python $(VENV_SERVE)/bin/python:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; } || \
 		{ echo "$(PYTHON) has no venv: install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
@@ -86,4 +87,10 @@ $(VENV_TRAIN)/.train: pyproject.toml | $(VENV_TRAIN)/bin/python
 	@$(call pip_install,$(VENV_TRAIN),'pip>=25.1')
 	@$(call pip_install,$(VENV_TRAIN),'$(TORCH)')
 	@$(call pip_install,$(VENV_TRAIN),-e '.[train]' --group test)
+	@touch $@
+
+# A server that nobody here wrote, in an environment of its own.
+$(VENV_SERVE)/.serve: | $(VENV_SERVE)/bin/python
+	@$(call pip_install,$(VENV_SERVE),'$(TORCH)')
+	@$(call pip_install,$(VENV_SERVE),'transformers[serving]>=5')
 	@touch $@

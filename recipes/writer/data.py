@@ -26,6 +26,17 @@ HOW_TO_GET = (
 WORDS = json.loads((Path(__file__).parent / "words.json").read_text(encoding="utf-8"))
 """Parts of invented names."""
 SYLLABLES, KINDS, FIRSTS, SECONDS = (WORDS[name] for name in ("syllables", "kinds", "firsts", "seconds"))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One meaning representation and one text that says it; `weight` is how often training sees it, relatively."""
+
+    mr: str
+    text: str
+    weight: float = 1.0
+
+
 TOGETHER = 4
 """Texts of the same facts that are learned side by side, behind one prompt."""
 

@@ -276,8 +276,9 @@ def line_of(text: str, keys: list[str]) -> int:
             path = [*table, *split_key(pair[1])]
         else:
             continue
-        if len(path) > depth_found and path == keys[: len(path)]:
-            best, depth_found = number, len(path)
+        depth = min(len(path), len(keys))
+        if depth > depth_found and path[:depth] == keys[:depth]:
+            best, depth_found = number, depth
     return best
 
 

@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from stepwell.errors import StepwellError
-
 Kind = Literal["chat", "completion", "embedding"]
 Form = Literal["json", "events"]
 """How a reply's bytes are written: one JSON document, or the events of a stream."""
@@ -94,7 +92,7 @@ class Defer(Struct, frozen=True, gc=False):
 
     reason: str
     usd: float = 0.0
-    error: StepwellError | None = None
+    error: Exception | None = None
     """Set where the step did not merely pass but failed."""
     final: bool = False
     """True where the same question has just failed below: going down would only repeat that."""
@@ -115,7 +113,7 @@ class Outcome(Struct, frozen=True, gc=False):
 
     answer: Answer | None
     visits: tuple[Visit, ...]
-    error: StepwellError | None = None
+    error: Exception | None = None
 
 
 class Settled(Struct, frozen=True, kw_only=True, gc=False):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from stepwell.errors import StepwellError
 from stepwell.types import Answer
 
-Landing = Answer | StepwellError | None
+Landing = Answer | Exception | None
 """What a flight ended with: a complete answer, the error of its leader, or nothing that can be shared."""
 
 

@@ -179,8 +179,11 @@ class Generation:
         piece = reply.take()
         if piece:
             self.ready.extend(self.events.feed(piece))
-        elif reply.wire.complete:
+        elif reply.wire.complete and not self.events.finished:
             raise EngineBadReply("the stream ended before its end mark")
+        elif reply.wire.complete:
+            self.events.ended = True
+            self.ready.append(Chunk(openai.DONE, last=True))
 
 
 def worth_retrying(error: EngineError) -> bool:

@@ -74,11 +74,13 @@ def counted(told: Told) -> Usage | None:
 class Events:
     """Cuts a stream of bytes into whole events, however they were split on the way."""
 
-    __slots__ = ("begun", "ended", "rest")
+    __slots__ = ("begun", "ended", "finished", "rest")
 
     def __init__(self) -> None:
         self.rest = b""
         self.begun = self.ended = False
+        self.finished = False
+        """True once a choice has said why it ends: some servers say that and send no end mark."""
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Take what arrived; give back what is whole. Raises EngineBadReply for an error event."""
@@ -92,6 +94,7 @@ class Events:
             return []
         self.rest = data[end:]
         events = data[:end] if self.rest else data
+        self.finished = self.finished or b'"finish_reason":"' in events or b'"finish_reason": "' in events
         if self.begun and b'"usage"' not in events and b"[DONE]" not in events and b'"error"' not in events:
             return [Chunk(events)]
         return self.sorted(events)

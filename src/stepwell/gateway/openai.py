@@ -137,6 +137,11 @@ def check_numbers(fields: dict[str, Any]) -> None:
             raise BadRequest("must be a number", param=name)
 
 
+def known(error: Exception | None) -> StepwellError:
+    """An error of our own tree, with a status; anything else is a defect, and none of the caller's business."""
+    return error if isinstance(error, StepwellError) else StepwellError("an internal error; the log has it")
+
+
 def error_body(error: StepwellError) -> bytes:
     """OpenAI's error object; what an engine said of its own accord goes on unchanged."""
     if isinstance(error, EngineRefusal) and error.body:

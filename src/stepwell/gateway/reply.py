@@ -35,7 +35,7 @@ def whole(exchange: Exchange, request: Request, outcome: Outcome, sent: Sent) ->
     """Write a reply that is all there, or an error, in one go."""
     answer = outcome.answer
     if answer is None:
-        refuse(exchange, outcome.error or StepwellError("no answer"), request.id, outcome.visits)
+        refuse(exchange, openai.known(outcome.error), request.id, outcome.visits)
         return
     sent.pieces.append(answer.body)
     sent.usage, sent.complete = answer.usage, not exchange.gone
@@ -92,7 +92,7 @@ def settled(request: Request, outcome: Outcome, sent: Sent, seconds: float) -> S
         usage = openai.estimated_usage(request, body, form)
     error = sent.error or outcome.error
     ended = OK if sent.complete else HUNG_UP
-    status = error.status if error is not None else ended
+    status = openai.known(error).status if error is not None else ended
     return Settled(
         request=request,
         outcome=outcome if error is outcome.error else Outcome(outcome.answer, outcome.visits, error),

@@ -12,7 +12,6 @@ from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact
 from stepwell.cache.key import key, scope
 from stepwell.engines.replay import in_form
-from stepwell.errors import StepwellError
 from stepwell.types import Answer, Caller, Defer, Evidence, Form, Proposal, Request, Settled, Usage
 
 OK = 200
@@ -55,7 +54,7 @@ class Cache:
             return proposal(found, request, "hit")
         while not self.flights.leads(name, request.id):
             landing = await self.flights.wait(name)
-            if isinstance(landing, StepwellError):
+            if isinstance(landing, Exception):
                 return Defer("collapsed: the same question failed", error=landing, final=True)
             if landing is not None:
                 return proposal(landing, request, "collapsed")

@@ -1,0 +1,147 @@
+"""The recipe of the house writer: it learns, it can be stopped and resumed, and what it exports is what it learned."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from recipes.writer import data, export, tokenizer, train
+from recipes.writer.generate import greedy
+from recipes.writer.model import Shape, Writer, num_parameters
+
+from conftest import ROOT
+from stepwell.config import EmbeddedEngine
+from stepwell.engines.embedded import Embedded
+from stepwell.gateway import openai
+from stepwell.quality import slots
+from stepwell.types import Caller
+
+FOODS = ("French", "Italian", "Indian", "Chinese")
+SMALL = Shape(vocabulary=tokenizer.VOCABULARY, hidden=64, inner=128, layers=2, heads=2, context=512)
+MODEL = ROOT / "models" / "house-writer"
+
+
+def pairs(num: int = 200) -> list[data.Pair]:
+    chance = random.Random(0)
+    made = []
+    for _ in range(num):
+        name, food = data.invented_name(chance), chance.choice(FOODS)
+        made.append(
+            data.Pair(f"name[{name}], food[{food}], area[riverside]", f"{name} serves {food} food by the river.")
+        )
+    return made
+
+
+def plan(steps: int) -> train.Plan:
+    return train.Plan(steps=steps, save_every=20, warm_steps=5, batch=16)
+
+
+def run(out: Path, steps: int) -> list[dict[str, float]]:
+    made = pairs()
+    dev = {pair.mr: [pair.text] for pair in made[:4]}
+    train.train(out, plan(steps), SMALL, dev=dev, pairs=made)
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def answers(gguf: Path, mrs: list[str]) -> list[str]:
+    """What the embedded engine says, greedily."""
+
+    async def ask() -> list[str]:
+        engine = Embedded("writer", EmbeddedEngine(path=str(gguf), threads=1, slots=4))
+        said = []
+        for mr in mrs:
+            fields = {"model": "m", "messages": [{"role": "user", "content": mr}], "temperature": 0, "max_tokens": 100}
+            body = json.dumps(fields).encode()
+            request = openai.parse("chat", body, id="1", caller=Caller("t", "p"), started_s=0.0)
+            (chunk,) = [chunk async for chunk in engine.generate(request)]
+            said.append(json.loads(chunk.data)["choices"][0]["message"]["content"].strip())
+        await engine.close()
+        return said
+
+    return asyncio.run(ask())
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    log = run(tmp_path, 60)
+    assert [line["step"] for line in log] == [20, 40, 60]
+    assert log[-1]["loss"] < log[0]["loss"] * 0.8
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+    run(tmp_path / "cut", 20)
+    resumed = run(tmp_path / "cut", 40)
+    assert [line["step"] for line in resumed] == [20, 40]
+
+
+def test_texts_packed_behind_one_prompt_are_learned_as_if_alone() -> None:
+    torch.manual_seed(0)
+    model = Writer(SMALL).eval()
+    prompt, texts = [1, 5, 6, 7, 2], [[8, 9, 3], [10, 11, 12, 3]]
+    batch = train.packed([(prompt, texts)])
+    together = model.logits(model(batch.ids, batch.places, batch.mask).flatten(0, 1)[batch.sources])
+    alone = [model.logits(model(torch.tensor([prompt + text[:-1]])))[0, len(prompt) - 1 :] for text in texts]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+    assert batch.targets.tolist() == [8, 9, 3, 10, 11, 12, 3]
+
+
+def test_what_is_exported_says_the_same_in_torch_and_in_llama_cpp(tmp_path: Path) -> None:
+    shape = Shape(layers=2)
+    made = pairs()
+    train.train(tmp_path / "run", plan(80), shape, dev={made[0].mr: [made[0].text]}, pairs=made)
+    model, words = export.loaded(tmp_path / "run")
+    out = tmp_path / "out"
+    export.write_folder(model, tmp_path / "run", out)
+    export.write_gguf(model, words, out / "model.gguf")
+    again, _ = export.from_folder(out)
+    mrs = [pair.mr for pair in made[:6]]
+    assert torch.allclose(model(torch.tensor([[1, 5, 6]])), again(torch.tensor([[1, 5, 6]])), atol=0.1)
+    said, told = greedy(again, words, mrs), answers(out / "model.gguf", mrs)
+    assert sum(a == b for a, b in zip(said, told, strict=True)) >= 4, (said, told)
+
+
+def test_only_texts_that_say_their_facts_are_kept() -> None:
+    mr = "name[The Mill], food[French], area[riverside]"
+    good, short, wrong = (
+        "The Mill serves French food by the river.",
+        "The Mill is French.",
+        "The Mill is Indian, riverside.",
+    )
+    kept = data.clean({mr: [good, wrong]})
+    assert [(pair.mr, pair.text) for pair in kept] == [(mr, good)]
+    moved = data.clean({f"{mr}, familyFriendly[yes]": [good]})
+    assert [pair.mr for pair in moved] == [mr]
+    assert data.clean({mr: [short]}) == []
+
+
+def test_invented_names_take_the_place_of_the_real_ones() -> None:
+    group = data.Group("name[The Mill], near[Burger King]", ("The Mill is near Burger King.",))
+    renamed = data.renamed(group, random.Random(1))
+    facts = slots.facts_of(renamed.mr)
+    assert "Mill" not in renamed.texts[0]
+    assert facts["name"] in renamed.texts[0]
+    assert facts["near"] in renamed.texts[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "README.md"]
+)
+def test_the_shipped_folder_is_whole(name: str) -> None:
+    assert (MODEL / name).stat().st_size > 0
+
+
+def test_the_shipped_writer_is_small_and_says_the_same_in_both_forms() -> None:
+    assert sum(file.stat().st_size for file in MODEL.iterdir()) < 15_000_000
+    model, words = export.from_folder(MODEL)
+    assert num_parameters(model) <= 4_500_000
+    mrs = [
+        "name[The Amber Fox], eatType[pub], food[French], area[riverside]",
+        "name[Velvet Heron Lodge], food[Italian], priceRange[cheap], customer rating[5 out of 5], familyFriendly[no]",
+        "name[Tomira], eatType[coffee shop], food[Indian], area[city centre], near[The Quiet Plum]",
+    ]
+    said, told = greedy(model, words, mrs), answers(MODEL / "house-writer.Q8_0.gguf", mrs)
+    assert sum(a == b for a, b in zip(said, told, strict=True)) >= 2, (said, told)
+    assert all(not len(slots.errors(slots.facts_of(mr), text)) for mr, text in zip(mrs, told, strict=True)), told
