@@ -112,7 +112,7 @@ def to_json(events: bytes, kind: Kind) -> bytes:
     whole: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for frame in frames:
-        merge(whole, {name: value for name, value in frame.items() if name != "choices" and value is not None})
+        whole.update({name: value for name, value in frame.items() if name != "choices" and value is not None})
         for part in frame.get("choices") or []:
             choice = choices.setdefault(part.get("index", 0), {"index": part.get("index", 0)})
             merge(choice, spoken(part))

@@ -85,9 +85,6 @@ class Book:
             made = entry(settled, self.prices[settled.request.model], at_s)
             self.watch(made)
             self.entries.append(made)
-        while len(self.entries) > self.max_waiting:
-            self.entries.popleft()
-            self.num_dropped += 1
         if self.entries:
             self.write(list(self.entries))
 
@@ -98,6 +95,9 @@ class Book:
                 insert(self.database, batch)
         except sqlite3.Error as error:
             self.complain(error)
+            while len(self.entries) > self.max_waiting:
+                self.entries.popleft()
+                self.num_dropped += 1
             return
         self.entries.clear()
         if self.refused:

@@ -7,6 +7,7 @@ aside and begun anew, a full disk costs the new entries only.
 from __future__ import annotations
 
 import logging
+import math
 import sqlite3
 import zlib
 from contextlib import closing, suppress
@@ -29,7 +30,7 @@ ROWS_A_STATEMENT = 500
 """One statement for many rows: each statement hands the interpreter lock over and must win it back."""
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 PURGE_EVERY = 64
-"""Batches between two looks at the size of the file."""
+"""Batches between two searches for what has expired."""
 DAMAGE = ("malformed", "not a database", "corrupt", "disk i/o error", "no such table")
 
 Row = tuple[bytes, bytes, int, float]
@@ -96,18 +97,19 @@ class Sqlite:
             with closing(connected(self.path)) as database, database:
                 insert(database, rows)
                 if purge:
-                    self.purge(database)
+                    database.execute("DELETE FROM kept WHERE expires_s <= ?", (time(),))
+                self.shrink(database)
             self.complained = False
         except sqlite3.Error as error:
             self.complain(error)
         self.writing = {}
 
-    def purge(self, database: sqlite3.Connection) -> None:
-        """Drop what has expired; while the file passes its limit, the tenth that expires soonest as well."""
-        database.execute("DELETE FROM kept WHERE expires_s <= ?", (time(),))
-        if self.limit_bytes < used_bytes(database):
+    def shrink(self, database: sqlite3.Connection) -> None:
+        """Where the file passes its limit, drop what expires soonest until a tenth of it is free."""
+        used = used_bytes(database)
+        if used > self.limit_bytes:
             (count,) = database.execute("SELECT count(*) FROM kept").fetchone()
-            database.execute(SOONEST, (count // 10 + 1,))
+            database.execute(SOONEST, (math.ceil(count * (1 - 0.9 * self.limit_bytes / used)),))
 
     def complain(self, error: sqlite3.Error) -> None:
         """A cache that fails is a slow cache, not a failed request: repair it, or say once that it keeps nothing."""
