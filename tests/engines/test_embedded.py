@@ -1,0 +1,187 @@
+"""The embedded engine, with the house writer in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import WRITER
+from stepwell.config import EmbeddedEngine
+from stepwell.engines.embedded import Embedded
+from stepwell.errors import ConfigError, EngineRefusal, EngineUnavailable
+from stepwell.gateway import openai
+from stepwell.types import Caller, Chunk, Kind, Request
+
+FACTS = "name[The Amber Fox], eatType[pub], food[French], area[riverside]"
+
+
+def ask(kind: Kind = "chat", **fields: Any) -> Request:
+    asked = {"prompt": FACTS} if kind == "completion" else {"messages": [{"role": "user", "content": FACTS}]}
+    body = {"model": "writer", "temperature": 0, **asked, **fields}
+    return openai.parse(kind, json.dumps(body).encode(), id="1", caller=Caller("t", "p"), started_s=0.0)
+
+
+@pytest.fixture
+async def writer() -> AsyncIterator[Embedded]:
+    engine = Embedded("writer", EmbeddedEngine(path=str(WRITER), threads=1, slots=4))
+    yield engine
+    await engine.close()
+
+
+async def all_of(engine: Embedded, request: Request) -> list[Chunk]:
+    return [chunk async for chunk in engine.generate(request)]
+
+
+async def said(engine: Embedded, **fields: Any) -> dict[str, Any]:
+    (chunk,) = await all_of(engine, ask(**fields))
+    assert chunk.last
+    told: dict[str, Any] = json.loads(chunk.data)
+    return told
+
+
+def text(told: dict[str, Any], index: int = 0) -> str:
+    return str(told["choices"][index]["message"]["content"])
+
+
+async def test_json_and_stream_say_the_same(writer: Embedded) -> None:
+    told = await said(writer)
+    assert "Amber Fox" in text(told)
+    assert (told["object"], told["model"], told["choices"][0]["finish_reason"]) == ("chat.completion", "writer", "stop")
+    assert told["usage"]["prompt_tokens"] > 10
+    chunks = await all_of(writer, ask(stream=True))
+    frames = [json.loads(chunk.data[6:]) for chunk in chunks[:-1]]
+    words = "".join(frame["choices"][0]["delta"].get("content") or "" for frame in frames if frame["choices"])
+    assert words == text(told)
+    assert len(frames) > 10, "token by token"
+    assert chunks[-2].usage is not None
+    assert (chunks[-1].data, chunks[-1].last) == (b"data: [DONE]\n\n", True)
+
+
+async def test_greedy_and_seeded_answers_repeat_and_others_differ(writer: Embedded) -> None:
+    assert text(await said(writer)) == text(await said(writer))
+    hot = {"temperature": 1.5, "seed": 7}
+    assert text(await said(writer, **hot)) == text(await said(writer, **hot))
+    assert len({text(await said(writer, temperature=1.5, seed=seed)) for seed in range(6)}) > 1
+
+
+async def test_limits_and_stops(writer: Embedded) -> None:
+    told = await said(writer, max_tokens=3)
+    assert (told["usage"]["completion_tokens"], told["choices"][0]["finish_reason"]) == (3, "length")
+    assert (await said(writer, max_completion_tokens=2))["usage"]["completion_tokens"] == 2
+    assert "pub" not in text(await said(writer, stop=["pub"]))
+    assert text(await said(writer, temperature=2, top_k=1)) == text(await said(writer))
+    assert text(await said(writer, temperature=2, top_p=0.0001)) == text(await said(writer))
+
+
+async def test_several_choices_logprobs_and_completions(writer: Embedded) -> None:
+    told = await said(writer, n=2, temperature=1.0)
+    assert len(told["choices"]) == 2
+    told = await said(writer, logprobs=True, max_tokens=2)
+    assert len(told["choices"][0]["logprobs"]["content"]) == 2
+    (chunk,) = await all_of(writer, ask("completion", prompt=f"{FACTS}<sep>", max_tokens=40))
+    assert "Amber Fox" in json.loads(chunk.data)["choices"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("chat", {"messages": [{"role": "user", "content": "word " * 2000}]}),
+        ("chat", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]}),
+        ("chat", {"max_tokens": -5}),
+        ("chat", {"top_k": "many"}),
+        ("embedding", {"input": "water"}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_it_cannot_do_is_a_400_in_openais_shape(
+    writer: Embedded, kind: Kind, fields: dict[str, Any], *, stream: bool
+) -> None:
+    if kind == "embedding" and stream:
+        return
+    with pytest.raises(EngineRefusal) as caught:
+        await all_of(writer, ask(kind, **fields, **({"stream": True} if stream else {})))
+    assert caught.value.status == 400
+    assert json.loads(caught.value.body)["error"]["message"]
+
+
+async def test_many_at_once(writer: Embedded) -> None:
+    foods = ["French", "Indian"] * 16
+    asked = [[{"role": "user", "content": FACTS.replace("French", food)}] for food in foods]
+    told = await asyncio.gather(*(said(writer, messages=messages) for messages in asked))
+    assert all(food in text(one) for food, one in zip(foods, told, strict=True))
+
+
+async def test_the_line_is_not_endless() -> None:
+    engine = Embedded("writer", EmbeddedEngine(path=str(WRITER), threads=1, slots=1, max_waiting=3))
+    told = await asyncio.gather(*(said(engine) for _ in range(5)), return_exceptions=True)
+    assert sum(isinstance(one, EngineUnavailable) for one in told) == 2
+    await engine.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_closing_early_frees_the_slot(*, stream: bool) -> None:
+    engine = Embedded("writer", EmbeddedEngine(path=str(WRITER), threads=1, slots=1, context_tokens=100_000))
+    endless = ask(stream=stream, max_tokens=90_000, ignore_eos=True, temperature=1)
+    if stream:
+        chunks = engine.generate(endless)
+        await anext(chunks)
+        await chunks.aclose()
+    else:
+        asking = asyncio.ensure_future(all_of(engine, endless))
+        await asyncio.sleep(0.03)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    began_s = time.monotonic()
+    await asyncio.wait_for(said(engine), 20)
+    assert engine.num_waiting == 0
+    assert time.monotonic() >= began_s
+    await engine.close()
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        Embedded("writer", EmbeddedEngine(path=str(tmp_path / "none.gguf")))
+    (tmp_path / "text.gguf").write_text("hello")
+    with pytest.raises(ConfigError, match="not a GGUF"):
+        Embedded("writer", EmbeddedEngine(path=str(tmp_path / "text.gguf")))
+    (tmp_path / "cut.gguf").write_bytes(WRITER.read_bytes()[:50_000])
+    with pytest.raises(ConfigError, match=r"cut\.gguf.*cannot load"):
+        Embedded("writer", EmbeddedEngine(path=str(tmp_path / "cut.gguf")))
+
+
+async def test_llama_cpps_own_port_is_locked(writer: Embedded) -> None:
+    url = f"{writer.server.listening_address}/v1/chat/completions"
+    body = json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        await asyncio.to_thread(urllib.request.urlopen, urllib.request.Request(url, body))  # noqa: S310 - its own address
+    assert caught.value.code == 401
+    caught.value.close()
+
+
+def test_a_process_that_used_it_ends_cleanly_and_quietly() -> None:
+    code = f"""
+import asyncio, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+from test_embedded import Embedded, EmbeddedEngine, WRITER, said, text
+async def main():
+    engine = Embedded("writer", EmbeddedEngine(path=str(WRITER), threads=1))
+    print(text(await said(engine)))
+    await engine.close()
+asyncio.run(main())
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert re.fullmatch(r".*Amber Fox.*\n", told.stdout)
+    assert told.stderr.replace("\0", "").strip() == ""
