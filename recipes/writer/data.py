@@ -13,7 +13,7 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,32 +119,44 @@ def counted(text: str) -> Counter[tuple[str, ...]]:
     return Counter(tuple(words[at : at + size]) for size in range(1, 5) for at in range(len(words) - size + 1))
 
 
-def invented_name(chance: random.Random) -> str:
+def invented_word(chance: random.Random, pieces: Sequence[str]) -> str:
+    """A word that no data set has. `pieces` of the tokenizer: whatever a strange name is cut into was copied before."""
+    parts = pieces if pieces and chance.random() < 0.7 else SYLLABLES
+    return "".join(chance.choice(parts) for _ in range(chance.randint(2, 3))).capitalize()
+
+
+def invented_name(chance: random.Random, pieces: Sequence[str] = ()) -> str:
     """A name that no data set has."""
-    made = "".join(chance.choice(SYLLABLES) for _ in range(chance.randint(2, 4))).capitalize()
-    animal = f"{chance.choice(FIRSTS)} {chance.choice(SECONDS)}"
+    made, other = invented_word(chance, pieces), invented_word(chance, pieces)
+    known = f"{chance.choice(FIRSTS)} {chance.choice(SECONDS)}"
+    kind = chance.choice(KINDS)
     return chance.choice(
         (
             made,
-            f"The {animal}",
-            f"{animal} {chance.choice(KINDS)}",
-            f"The {made} {chance.choice(KINDS)}",
-            f"{made} {chance.choice(KINDS)}",
-            f"{chance.choice(KINDS)} {made}",
-            f"The {chance.choice(SECONDS)} & {chance.choice(SECONDS)}",
+            f"The {made}",
+            f"{made} {other}",
+            f"The {made} {other}",
+            f"{made} {kind}",
+            f"The {made} {kind}",
+            f"{kind} {made}",
             f"{made}'s",
+            f"The {made} & {other}",
+            f"The {known}",
+            f"{known} {kind}",
+            f"The {chance.choice(FIRSTS)} {made}",
+            f"{made} {chance.choice(SECONDS)}",
         )
     )
 
 
-def renamed(group: Group, chance: random.Random) -> Group:
+def renamed(group: Group, chance: random.Random, pieces: Sequence[str] = ()) -> Group:
     """The same group about invented places: so the writer learns to copy names instead of knowing them."""
     mr, texts = group.mr, group.texts
     for attribute in ("name", "near"):
         found = re.search(rf"(?:^|, ){attribute}\[([^\]]*)\]", mr)
         if found is None:
             continue
-        name = invented_name(chance)
+        name = invented_name(chance, pieces)
         mr = mr.replace(f"{attribute}[{found[1]}]", f"{attribute}[{name}]")
         texts = tuple(text.replace(found[1], name) for text in texts if found[1] in text)
     return Group(mr, texts) if texts else group
@@ -158,14 +170,16 @@ def grouped(pairs: list[Pair]) -> dict[str, list[Pair]]:
     return groups
 
 
-def epoch(groups: dict[str, list[Pair]], chance: random.Random, share_renamed: float) -> list[Group]:
+def epoch(
+    groups: dict[str, list[Pair]], chance: random.Random, share_renamed: float, pieces: Sequence[str] = ()
+) -> list[Group]:
     """One epoch: of the texts of each MR three quarters, the agreeing ones more often, up to four in a group."""
     drawn = []
     for mr, pairs in groups.items():
         ranked = sorted(pairs, key=lambda pair: -(chance.random() ** (1 / pair.weight)))  # Efraimidis-Spirakis 2006
         chosen = [pair.text for pair in ranked[: math.ceil(0.75 * len(ranked))]]
         drawn += [Group(mr, tuple(chosen[at : at + TOGETHER])) for at in range(0, len(chosen), TOGETHER)]
-    return [renamed(group, chance) if chance.random() < share_renamed else group for group in drawn]
+    return [renamed(group, chance, pieces) if chance.random() < share_renamed else group for group in drawn]
 
 
 def in_batches(lengths: list[int], size: int, chance: random.Random) -> Iterable[list[int]]:

@@ -46,3 +46,9 @@ def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
 def load(folder: Path) -> Tokenizer:
     """Read tokenizer.json."""
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def pieces(tokenizer: Tokenizer) -> list[str]:
+    """The tokens that are nothing but letters, in lower case: what any word is made of."""
+    words = (token.removeprefix("Ġ").lower() for token in tokenizer.get_vocab())
+    return sorted({word for word in words if word.isascii() and word.isalpha() and len(word) <= 5})

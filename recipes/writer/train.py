@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import random
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def batches(pairs: list[data.Pair], words: tokenizer.Tokenizer, plan: Plan, epoc
     chance = random.Random(plan.seed * 1000 + epoch)
     rows = [
         (tokenizer.prompt_ids(words, group.mr), [tokenizer.text_ids(words, text) for text in group.texts])
-        for group in data.epoch(data.grouped(pairs), chance, plan.share_renamed)
+        for group in data.epoch(data.grouped(pairs), chance, plan.share_renamed, tokenizer.pieces(words))
     ]
     order = data.in_batches([len(prompt) + sum(map(len, texts)) for prompt, texts in rows], plan.batch, chance)
     return [[rows[index] for index in part] for part in order]
@@ -129,7 +130,7 @@ def measured(model: Writer, words: tokenizer.Tokenizer, texts: dict[str, list[st
     mrs = list(texts)
     said = greedy(model, words, mrs)
     chance = random.Random(0)
-    strange = [data.renamed(data.Group(mr, tuple(texts[mr])), chance).mr for mr in mrs]
+    strange = [data.renamed(data.Group(mr, tuple(texts[mr])), chance, tokenizer.pieces(words)).mr for mr in mrs]
     return {
         "bleu": round(text.bleu(said, [texts[mr] for mr in mrs]).score, 2),
         "ser": round(100 * slots.error_rate(zip(map(slots.facts_of, mrs), said, strict=True)), 2),
@@ -168,6 +169,9 @@ class Run:
         self.average = {name: weight.clone().float() for name, weight in self.model.state_dict().items()}
         self.best: dict[str, float] | None = None
         self.num_steps, self.seconds, self.began_s = 0, 0.0, time.time()
+        if (out / "best.pt").exists() and not (out / "last.pt").exists():
+            self.model.load_state_dict(torch.load(out / "best.pt", weights_only=True)["model"])
+            self.average = {name: weight.clone().float() for name, weight in self.model.state_dict().items()}
         if (out / "last.pt").exists():
             held = torch.load(out / "last.pt", weights_only=True, map_location=self.device)
             self.model.load_state_dict(held["model"])
@@ -235,12 +239,18 @@ def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--begin", type=Path, help="a run whose weights and tokenizer this one begins with")
     parser.add_argument("--steps", type=int, default=Plan.steps)
+    parser.add_argument("--rate", type=float, default=Plan.rate)
+    parser.add_argument("--renamed", type=float, default=Plan.share_renamed, help="share of texts with invented names")
     parser.add_argument("--threads", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     pairs = data.clean(data.read("train"))
-    train(given.out, Plan(steps=given.steps), Shape(), dev=data.read("dev"), pairs=pairs)
+    if given.begin and not given.out.exists():
+        shutil.copytree(given.begin, given.out, ignore=shutil.ignore_patterns("l*"))
+    plan = Plan(steps=given.steps, rate=given.rate, share_renamed=given.renamed)
+    train(given.out, plan, Shape(), dev=data.read("dev"), pairs=pairs)
 
 
 if __name__ == "__main__":
