@@ -97,7 +97,11 @@ def measured(folder: Path, rounds: int, seconds: float, *, skip_litellm: bool) -
         ]
         if not skip_litellm:
             targets += litellm_targets(stack, folder, up, seconds)
-        costs, frames_us = run_rounds(targets, rounds, pid, ours)
+        proxy = peers.free_port()
+        command = peers.nginx(folder, peers.PROXY.format(port=proxy, up=paced))
+        proxy_pid = stack.enter_context(started(folder, "frames", command, proxy))
+        costs, frames_us, floor_us = run_rounds(targets, rounds, (pid, ours), (proxy_pid, proxy))
+        print(f"a frame through nginx, buffering off, in the same rounds: {median(floor_us):.2f} us", flush=True)
     figures["hit_vs_nginx"] = ratio(costs, "hit", "nginx static")
     figures["pass_vs_nginx"] = ratio(costs, "pass", "nginx proxy_pass")
     figures["hit_vs_litellm"] = ratio(costs, "LiteLLM hit", "hit")
@@ -155,12 +159,14 @@ def check_hit(port: int) -> None:
             raise peers.PeerError(f"not a hit: {headers}")
 
 
-def run_rounds(targets: list[Target], rounds: int, pid: int, port: int) -> tuple[dict[str, list[float]], list[float]]:
-    """CPU microseconds a request by server and round, and a frame by round."""
+def run_rounds(
+    targets: list[Target], rounds: int, ours: tuple[int, int], nginx: tuple[int, int]
+) -> tuple[dict[str, list[float]], list[float], list[float]]:
+    """CPU microseconds a request by server and round; and a frame by round, through us and through nginx."""
     for target in targets:
         load.wrk(target.url, target.lua, connections=CONNECTIONS, seconds=1)
     costs: dict[str, list[float]] = {target.name: [] for target in targets}
-    frames_us = []
+    frames_us, floor_us = [], []
     for number in range(1, rounds + 1):
         told = []
         for target in targets:
@@ -170,9 +176,11 @@ def run_rounds(targets: list[Target], rounds: int, pid: int, port: int) -> tuple
             costs[target.name].append(cost_us)
             rate = done.requests / done.seconds
             told.append(f"{target.name} {cost_us:.1f} us ({rate:.0f}/s, p99 {done.p99_ms:.1f} ms)")
-        frames_us.append(frame_cost_us(pid, port))
-        print(f"round {number} of {rounds}: {', '.join(told)}, frame {frames_us[-1]:.2f} us", flush=True)
-    return costs, frames_us
+        frames_us.append(frame_cost_us(*ours))
+        floor_us.append(frame_cost_us(*nginx))
+        told.append(f"frame {frames_us[-1]:.2f} us (nginx {floor_us[-1]:.2f})")
+        print(f"round {number} of {rounds}: {', '.join(told)}", flush=True)
+    return costs, frames_us, floor_us
 
 
 def frame_cost_us(pid: int, port: int) -> float:

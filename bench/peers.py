@@ -49,6 +49,7 @@ MOCK = "server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ return 200
 PROXY = (
     "upstream up {{ server 127.0.0.1:{up}; keepalive 256; keepalive_requests 1000000000; }} "
     "server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ proxy_pass http://up; proxy_http_version 1.1; "
+    "proxy_buffering off; "
     'proxy_set_header Connection ""; }} }}'
 )
 LITELLM_YAML = """
