@@ -173,11 +173,11 @@ class Wire(asyncio.Protocol):
         self.deadline_s = 0.0
         self.used = self.closed = self.paused = False
         self.busy = False
+        self.parser: Any = httptools.HttpResponseParser(self)
         self.begin()
 
     def begin(self) -> None:
         """Forget the last reply."""
-        self.parser: Any = httptools.HttpResponseParser(self)
         self.headers: dict[bytes, bytes] = {}
         self.pieces: deque[bytes] = deque()
         self.unread_bytes = 0
