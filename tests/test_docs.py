@@ -15,7 +15,9 @@ from stepwell.config import Section
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
-TABLES = [each for each in Section.__subclasses__() if each.__module__ == "stepwell.config" and each is not config.Config]
+TABLES = [
+    each for each in Section.__subclasses__() if each.__module__ == "stepwell.config" and each is not config.Config
+]
 
 
 @pytest.mark.parametrize("section", TABLES, ids=lambda section: section.__name__)
