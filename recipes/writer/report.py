@@ -13,10 +13,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipes.writer import data, export
-from recipes.writer.generate import greedy
 from tqdm import tqdm
 
+from recipes.writer import data, export
+from recipes.writer.generate import greedy
 from stepwell.config import EmbeddedEngine
 from stepwell.engines.embedded import Embedded
 from stepwell.gateway import openai
