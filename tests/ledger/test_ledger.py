@@ -15,58 +15,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
+from made import PRICE, PRICES, book, rows, settled, wait
 
 from stepwell.errors import ConfigError, StoreError
 from stepwell.ledger import prices
-from stepwell.ledger.book import Book
 from stepwell.ledger.entry import entry
-from stepwell.ledger.metrics import Metrics
 from stepwell.ledger.rollup import rollup, total
-from stepwell.types import Answer, Caller, Outcome, Request, Settled, Usage, Visit
-
-PRICES = prices.load()
-USAGE = Usage(100, 50)
-PRICE = prices.price_of(PRICES, "gpt-4o-mini")
-
-
-def settled(
-    number: int = 0,
-    *,
-    step: str = "large",
-    tenant: str = "acme",
-    seconds: float = 0.01,
-    usage: Usage | None = USAGE,
-) -> Settled:
-    request = Request(
-        id=f"req-{number}", kind="chat", caller=Caller(tenant, "p"), model="well", body=b"{}", canonical=b"{}"
-    )
-    visits = (
-        Visit("cache", "answered" if step == "cache" else "deferred", "hit" if step == "cache" else "miss", 0.001),
-    )
-    if step != "cache":
-        visits = (*visits, Visit("large", "answered" if step else "failed", "up", 0.005))
-    answer = Answer(form="json", body=b"{}", usage=usage, engine="up") if step else None
-    return Settled(
-        request=request,
-        outcome=Outcome(answer, visits),
-        form="json",
-        body=b"{}",
-        usage=usage if step else None,
-        complete=bool(step),
-        status=200 if step else 502,
-        seconds=seconds,
-    )
-
-
-def book(path: Path, **more: object) -> Book:
-    wanted = {"flush_ms": 10, "max_waiting": 1000, "watch": lambda _entry: None, **more}
-    return Book(path, {"well": PRICE}, **wanted)  # type: ignore[arg-type]
-
-
-def rows(path: Path) -> list[tuple[object, ...]]:
-    with closing(sqlite3.connect(path)) as database:
-        return database.execute("SELECT * FROM entries").fetchall()
+from stepwell.types import Usage
 
 
 @given(st.integers(0, 10**9), st.integers(0, 10**9))
@@ -84,7 +39,8 @@ def test_the_large_model_costs_its_tokens_and_a_hit_costs_nothing(into: int, out
 
 def test_a_request_without_an_answer_costs_nothing_and_says_where_it_failed() -> None:
     told = entry(settled(step=""), PRICE, 0.0)
-    assert (told.step, told.engine, told.usd, told.large_usd, told.status, told.complete) == ("", "", 0, 0, 502, False)
+    assert (told.step, told.engine, told.usd, told.large_usd, told.status, told.complete) == ("", "", 0, 0, 502, 0)
+    assert not told.large_estimated, "nothing was answered, so nothing is estimated"
     assert '"failed"' in told.visits
 
 
@@ -95,17 +51,36 @@ def test_prices_are_dated_sourced_and_found_by_what_they_stand_for() -> None:
         prices.price_of(PRICES, "gpt-4o-min")
 
 
-def test_prices_of_your_own(tmp_path: Path) -> None:
+ROW = '[models.m]\ninput_usd = 1.0\noutput_usd = 2.0\nsource = "x"\ndate = 2026-01-01\n'
+
+
+def test_prices_of_your_own_lie_over_those_that_ship(tmp_path: Path) -> None:
     path = tmp_path / "prices.toml"
-    text = 'date = 2026-01-01\ncpu_hour_usd = 0.1\ncpu_hour_source = "x"\n[models.m]\ninput_usd = 1.0\noutput_usd = 2.0\nsource = "x"\ndate = 2026-01-01\n'
-    path.write_text(text)
-    assert prices.load(str(path)).models["m"].output_usd == 2.0
-    path.write_text(text.replace("output_usd", "output_us"))
-    with pytest.raises(ConfigError, match=r"prices.toml:6: .*did you mean 'output_usd'"):
+    path.write_text(ROW + ROW.replace("models.m", "models.house-writer"))
+    own = prices.load(str(path))
+    assert own.models["m"].output_usd == 2.0
+    assert own.models["gpt-4o"] == PRICES.models["gpt-4o"]
+    assert own.cpu_hour_usd == PRICES.cpu_hour_usd
+    assert prices.price_of(own, "house-writer").output_usd == 2.0, "a row of one's own goes before what it stands for"
+    path.write_text("cpu_hour_usd = 0.0\n" + ROW + '[as]\nhouse-writer = "m"\n')
+    own = prices.load(str(path))
+    assert (own.cpu_hour_usd, own.cpu_hour_source) == (0.0, "the operator")
+    assert prices.price_of(own, "house-writer").output_usd == 2.0
+
+
+def test_prices_that_are_wrong_say_where(tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    path.write_text(ROW.replace("output_usd", "output_us"))
+    with pytest.raises(ConfigError, match=r"prices.toml:3: .*did you mean 'output_usd'"):
         prices.load(str(path))
-    path.write_text(text + '[as]\nother = "mm"\n')
-    with pytest.raises(ConfigError, match="has no price"):
+    path.write_text(ROW.replace("2.0", "-2.0"))
+    with pytest.raises(ConfigError, match=r"prices.toml:3: "):
         prices.load(str(path))
+    path.write_text(ROW + '[as]\nother = "mm"\n')
+    with pytest.raises(ConfigError, match=r"has no price; did you mean 'm'"):
+        prices.load(str(path))
+    with pytest.raises(ConfigError, match=r"cannot be read .*ledger\.prices"):
+        prices.load(str(tmp_path / "none.toml"))
 
 
 def test_what_is_recorded_is_there_after_the_flush_and_after_closing(tmp_path: Path) -> None:
@@ -132,7 +107,7 @@ CHILD = """
 import sys, time
 sys.path[:0] = {path!r}
 from pathlib import Path
-from test_ledger import book, settled
+from made import book, settled
 ledger = book(Path(sys.argv[1]), flush_ms=50)
 for number in range(10**9):
     ledger.record(settled(number))
@@ -239,28 +214,6 @@ def test_rollups_by_tenant_model_and_day_and_since(tmp_path: Path) -> None:
         rollup(tmp_path / "none.db", "step")
 
 
-def test_metrics_can_be_read_by_prometheus() -> None:
-    metrics = Metrics()
-    seconds = [0.005, 0.03, 0.5, 100.0]
-    for number, each in enumerate(seconds):
-        metrics.observe(entry(settled(number, seconds=each), PRICE, 0.0))
-    metrics.observe(entry(settled(step="cache"), PRICE, 0.0))
-    metrics.observe(entry(settled(step=""), PRICE, 0.0))
-    metrics.refused('not"so\\nice\n', 401)
-    families = {family.name: family for family in text_string_to_metric_families(metrics.text(num_lost=3).decode())}
-    durations = families["gen_ai_server_request_duration_seconds"].samples
-    large = [sample for sample in durations if sample.labels.get("stepwell_step") == "large"]
-    assert [sample.value for sample in large if sample.name.endswith("_count")] == [4]
-    assert math.isclose(next(sample.value for sample in large if sample.name.endswith("_sum")), sum(seconds))
-    buckets = [sample.value for sample in large if sample.name.endswith("_bucket")]
-    assert buckets == sorted(buckets)
-    assert buckets[-1] == 4
-    assert families["stepwell_refused"].samples[0].labels["code"] == 'not"so\\nice\n'
-    assert families["stepwell_ledger_lost"].samples[0].value == 3
-    tokens = families["gen_ai_client_token_usage"].samples
-    assert {sample.labels["gen_ai_token_type"] for sample in tokens} == {"input", "output"}
-
-
 def test_recording_is_cheap_enough_to_be_forgotten(tmp_path: Path) -> None:
     """No wall time: the number of calls into SQLite a request, which is what costs."""
     ledger = book(tmp_path / "ledger.db", flush_ms=100_000)
@@ -270,13 +223,6 @@ def test_recording_is_cheap_enough_to_be_forgotten(tmp_path: Path) -> None:
         ledger.record(settled(number))
     ledger.flush()
     inserts = [statement for statement in statements if statement.startswith("INSERT")]
-    assert len(inserts) == 2
+    assert len(inserts) == 10
     ledger.stopping.set()
     ledger.close()
-
-
-def wait(check: object) -> None:
-    end_s = time.monotonic() + 10
-    while not check():  # type: ignore[operator]
-        assert time.monotonic() < end_s
-        time.sleep(0.01)

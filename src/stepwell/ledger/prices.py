@@ -44,14 +44,25 @@ class Prices(Section, frozen=True):
     stands_for: dict[str, str] = field(name="as", default_factory=dict)
 
 
+class Own(Section, frozen=True):
+    """A prices.toml of the operator's: what it says goes before the table that ships, what it leaves out stays."""
+
+    date: dt.date | None = None
+    cpu_hour_usd: Usd | None = None
+    cpu_hour_source: str = "the operator"
+    models: dict[str, Price] = field(default_factory=dict)
+    stands_for: dict[str, str] = field(name="as", default_factory=dict)
+
+
 def load(path: str = "") -> Prices:
-    """Read the table that ships, or one of your own. Raises ConfigError."""
-    shipped = files("stepwell.ledger") / SHIPPED
-    try:
-        text = Path(path).read_text(encoding="utf-8") if path else shipped.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read ({error}); mend ledger.prices", file=path) from error
-    prices: Prices = typed(text, Prices, file=path or SHIPPED)
+    """Read the table that ships, and lay one of the operator's over it. Raises ConfigError."""
+    prices: Prices = typed((files("stepwell.ledger") / SHIPPED).read_text(encoding="utf-8"), Prices, file=SHIPPED)
+    if path:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot be read ({error}); mend ledger.prices", file=path) from error
+        prices = laid_over(prices, typed(text, Own, file=path))
     for model, other in prices.stands_for.items():
         if other not in prices.models:
             what = f"{model!r} is priced as {other!r}, which has no price{nearest(other, prices.models)}"
@@ -59,10 +70,23 @@ def load(path: str = "") -> Prices:
     return prices
 
 
+def laid_over(shipped: Prices, own: Own) -> Prices:
+    """The table that ships, with the operator's own rows in place of its."""
+    cpu = shipped if own.cpu_hour_usd is None else own
+    return Prices(
+        date=own.date or shipped.date,
+        cpu_hour_usd=cpu.cpu_hour_usd or 0.0,
+        cpu_hour_source=cpu.cpu_hour_source,
+        models={**shipped.models, **own.models},
+        stands_for={**shipped.stands_for, **own.stands_for},
+    )
+
+
 def price_of(prices: Prices, model: str) -> Price:
     """The price of a model, or of the one it stands for. Raises ConfigError where there is none."""
-    price = prices.models.get(prices.stands_for.get(model, model))
+    price = prices.models.get(model) or prices.models.get(prices.stands_for.get(model, ""))
     if price is None:
         known: Mapping[str, object] = {**prices.models, **prices.stands_for}
-        raise ConfigError(f"no price for {model!r}{nearest(model, known)}; name a row of prices.toml")
+        what = f"no price for {model!r}{nearest(model, known)}; name a row of prices.toml, or add one (ledger.prices)"
+        raise ConfigError(what)
     return price

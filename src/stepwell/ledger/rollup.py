@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 
@@ -33,12 +33,18 @@ SELECT name, count(*),
     sum(input_tokens), sum(output_tokens), sum(usd), sum(large_usd), avg(large_estimated), sum(status >= 400)
 FROM ranked GROUP BY name ORDER BY name
 """
+VISITS = """
+SELECT json_extract(visit.value, '$[0]'), count(*)
+FROM entries, json_each(entries.visits) AS visit WHERE at_s >= ? GROUP BY 1
+"""
 
 
 class Line(Struct, frozen=True):
     """One row of a rollup. Percentiles are exact (nearest rank)."""
 
     name: str
+    visits: int
+    """How many requests came by this step, answered or not; 0 where the rollup is not by step."""
     requests: int
     share: float
     p50_s: float
@@ -48,6 +54,7 @@ class Line(Struct, frozen=True):
     usd: float
     large_usd: float
     saved_usd: float
+    saved_share: float
     estimated_share: float
     """Share of the requests whose `large_usd` is an estimate."""
     failed: int
@@ -58,32 +65,59 @@ def rollup(path: str | Path, by: By, since_s: float = 0.0) -> list[Line]:
     if not Path(path).exists():
         raise StoreError(f"there is no ledger at {path}; start `stepwell serve`, or name another with --path")
     try:
-        with closing(sqlite3.connect(f"file:{Path(path).resolve()}?mode=ro", uri=True, timeout=5.0)) as database:
+        with closing(sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)) as database:
             rows = database.execute(SUMS.format(column=COLUMN[by]), (since_s,)).fetchall()
+            visits = dict(database.execute(VISITS, (since_s,))) if by == "step" else {}
     except sqlite3.Error as error:
-        raise StoreError(f"the ledger {path} cannot be read ({error})") from error
-    count_all = sum(row[1] for row in rows)
-    lines = [
-        Line(name, count, count / count_all, p50, p99, into, out, usd, large, large - usd, estimated, failed)
-        for name, count, p50, p99, into, out, usd, large, estimated, failed in rows
-    ]
-    return sorted(lines, key=lambda line: STAIRS.index(line.name)) if by == "step" else lines
+        raise StoreError(f"the ledger {path} cannot be read ({error}); name another with --path") from error
+    num_all = sum(row[1] for row in rows)
+    made = [line(row, visits.get(row[0], 0), num_all) for row in rows]
+    return sorted(made, key=lambda each: stair(each.name)) if by == "step" else made
+
+
+def line(row: tuple[Any, ...], visits: int, num_all: int) -> Line:
+    """One row of SUMS with what follows from it."""
+    name, num, p50_s, p99_s, into, out, usd, large_usd, estimated, failed = row
+    return Line(
+        name=name,
+        visits=visits,
+        requests=num,
+        share=num / num_all,
+        p50_s=p50_s,
+        p99_s=p99_s,
+        input_tokens=into,
+        output_tokens=out,
+        usd=usd,
+        large_usd=large_usd,
+        saved_usd=large_usd - usd,
+        saved_share=(large_usd - usd) / large_usd if large_usd else 0.0,
+        estimated_share=estimated,
+        failed=failed,
+    )
+
+
+def stair(step: str) -> int:
+    """How far down a step is; one that this version does not know comes last."""
+    return STAIRS.index(step) if step in STAIRS else len(STAIRS)
 
 
 def total(lines: list[Line]) -> Line:
     """All lines as one; percentiles do not add up and are left at 0."""
     count = sum(line.requests for line in lines)
+    usd, large_usd = sum(line.usd for line in lines), sum(line.large_usd for line in lines)
     return Line(
         name="total",
+        visits=sum(line.visits for line in lines),
         requests=count,
         share=1.0 if count else 0.0,
         p50_s=0.0,
         p99_s=0.0,
         input_tokens=sum(line.input_tokens for line in lines),
         output_tokens=sum(line.output_tokens for line in lines),
-        usd=sum(line.usd for line in lines),
-        large_usd=sum(line.large_usd for line in lines),
-        saved_usd=sum(line.saved_usd for line in lines),
+        usd=usd,
+        large_usd=large_usd,
+        saved_usd=large_usd - usd,
+        saved_share=(large_usd - usd) / large_usd if large_usd else 0.0,
         estimated_share=sum(line.estimated_share * line.requests for line in lines) / count if count else 0.0,
         failed=sum(line.failed for line in lines),
     )
