@@ -8,43 +8,17 @@ from __future__ import annotations
 from random import Random
 
 FIRSTS = (
-    *(
-        "Amber",
-        "Brass",
-        "Cedar",
-        "Copper",
-        "Crooked",
-        "Dapper",
-        "Ember",
-        "Gilded",
-        "Hazel",
-        "Indigo",
-        "Ivory",
-        "Juniper",
-    ),
-    *(
-        "Lunar",
-        "Marble",
-        "Merry",
-        "Misty",
-        "Northern",
-        "Olive",
-        "Painted",
-        "Quiet",
-        "Rusty",
-        "Saffron",
-        "Salty",
-        "Velvet",
-    ),
+    *("Amber", "Black", "Blue", "Brass", "Bright", "Copper", "Crooked", "Dusty", "Early", "Gilded", "Golden", "Green"),
+    *("Hidden", "Ivory", "Lazy", "Lucky", "Merry", "Painted", "Quiet", "Rusty", "Salty", "Silver", "Tall", "Velvet"),
 )
 SECONDS = (
-    *("Anchor", "Badger", "Barrel", "Bell", "Bramble", "Canary", "Compass", "Fern", "Finch", "Fox", "Heron", "Kettle"),
-    *("Lantern", "Lark", "Magpie", "Otter", "Pear", "Quince", "Sparrow", "Swan", "Thistle", "Walnut", "Willow", "Wren"),
+    *("Acorn", "Anchor", "Badger", "Barley", "Bell", "Cedar", "Fern", "Finch", "Fox", "Goose", "Heron", "Kettle"),
+    *("Lantern", "Lark", "Lily", "Magpie", "Otter", "Pear", "Sparrow", "Swan", "Thistle", "Walnut", "Willow", "Wren"),
 )
-KINDS = ("House", "Kitchen", "Table", "Rooms", "Corner", "Garden")
+KINDS = ("House", "Kitchen", "Table", "Grill", "Corner", "Garden")
 LANDMARKS = (
-    *("Café Aurelia", "Café Meridian", "Northgate Hotel", "The Glass Arcade", "Harbour Cinema", "Marlow Hall"),
-    *("The Old Tannery", "Queensway Museum", "Tollgate Station", "The Corn Hall", "Larkspur Theatre", "Cobalt Hotel"),
+    *("The Boat Inn", "The Bridge Hall", "The Crane Court", "The Gate Tavern", "The Harp Palace", "The Lemon Terrace"),
+    *("The Mill Lodge", "The Moon Palace", "The Plum Cellar", "The Rose Court", "The Star Inn", "The Whale Hall"),
 )
 EAT_TYPES = ("restaurant", "pub", "coffee shop")
 FOODS = ("English", "French", "Italian", "Indian", "Chinese", "Japanese", "Fast food")
