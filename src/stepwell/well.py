@@ -56,8 +56,11 @@ class Well(Struct, frozen=True, kw_only=True):
         self.book.close()
 
 
-def build(config: Config) -> Well:
-    """Put a well together. Raises ConfigError and StoreError where something it needs is not there."""
+def build(config: Config, *, worker: str = "") -> Well:
+    """Put a well together; `worker` tells its metrics from those of others behind the same port.
+
+    Raises ConfigError and StoreError where something it needs is not there.
+    """
     callers = {
         bearer(os.environ[key.env].encode()): Caller(key.tenant, key.principal or key.env) for key in config.keys
     }
@@ -65,7 +68,7 @@ def build(config: Config) -> Well:
     paid = {name: large_price(name, route, config) for name, route in config.routes.items()}
     engines = {name: engine(name, config.engines[name]) for name in used_engines(config)}
     exact = kept_answers(config)
-    metrics = Metrics()
+    metrics = Metrics(worker)
     book = Book(
         config.ledger.path,
         paid,

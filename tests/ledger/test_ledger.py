@@ -214,6 +214,36 @@ def test_rollups_by_tenant_model_and_day_and_since(tmp_path: Path) -> None:
         rollup(tmp_path / "none.db", "step")
 
 
+def test_a_rollup_by_step_counts_those_who_came_by(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = book(path)
+    for number, step in enumerate(("cache", "cache", "large", "")):
+        ledger.record(settled(number, step=step))
+    ledger.close()
+    lines = rollup(path, "step")
+    assert [(line.name, line.visits, line.requests, line.failed) for line in lines] == [
+        ("cache", 4, 2, 0),
+        ("large", 2, 1, 0),
+        ("unanswered", 0, 1, 1),
+    ]
+    assert [line.saved_share for line in lines] == [1.0, 0.0, 0.0]
+    assert [line.estimated_share for line in lines] == [1.0, 0.0, 0.0]
+    assert total(lines).saved_share == pytest.approx(2 / 3)
+
+
+def test_a_rollup_takes_steps_it_does_not_know_and_paths_of_any_kind(tmp_path: Path) -> None:
+    path = tmp_path / "100% ?mode=x#y" / "ledger.db"
+    ledger = book(path)
+    ledger.record(settled(step="large"))
+    ledger.close()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE entries SET step = 'oracle'")
+    assert [line.name for line in rollup(path, "step")] == ["oracle"]
+    (tmp_path / "text.db").write_text("no ledger at all, but a text that goes on for a while" * 20)
+    with pytest.raises(StoreError, match="cannot be read"):
+        rollup(tmp_path / "text.db", "step")
+
+
 def test_recording_is_cheap_enough_to_be_forgotten(tmp_path: Path) -> None:
     """No wall time: the number of calls into SQLite a request, which is what costs."""
     ledger = book(tmp_path / "ledger.db", flush_ms=100_000)

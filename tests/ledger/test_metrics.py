@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from urllib.request import urlopen
 
 import pytest
 from made import PRICE, settled
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from conftest import SCRIPTED, Start
 from stepwell.errors import EngineTimeout
 from stepwell.ledger.entry import entry
 from stepwell.ledger.metrics import TABLE, Metrics
@@ -131,3 +133,11 @@ def test_spent_and_large_add_up_to_what_was_saved() -> None:
     spent = sum(sample.value for sample in samples(metrics, "stepwell_usd_total"))
     large = sum(sample.value for sample in samples(metrics, "stepwell_large_usd_total"))
     assert math.isclose(large, 3 * spent)
+
+
+def test_workers_of_one_port_are_told_apart(serve: Start) -> None:
+    gateway = serve(SCRIPTED.replace("port = 0", "port = 0\nworkers = 2"))
+    with urlopen(gateway.url.removesuffix("/v1") + "/metrics") as page:  # noqa: S310 - our own
+        families = list(text_string_to_metric_families(page.read().decode()))
+    (lost,) = next(family.samples for family in families if family.name == "stepwell_ledger_lost")
+    assert lost.labels["worker"] in {"0", "1"}

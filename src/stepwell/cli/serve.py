@@ -62,22 +62,22 @@ def free_port(host: str) -> int:
 
 
 def work(path: str, port: int, number: int) -> None:
-    """One of several workers, in a process of its own; only the first says where it listens."""
+    """One of several workers, in a process of its own."""
     try:
-        stand(with_port(configuration.load(path), port), quiet=number > 0)
+        stand(with_port(configuration.load(path), port), worker=str(number))
     except StepwellError as error:
         print(f"stepwell: {error}", file=sys.stderr)
         sys.exit(FAILED)
 
 
-def stand(config: Config, *, quiet: bool = False) -> None:
-    """Build the well and serve until told to stop."""
+def stand(config: Config, *, worker: str = "") -> None:
+    """Build the well and serve until told to stop; of several workers, only the first says where."""
 
     async def standing() -> None:
-        well = build(config)
+        well = build(config, worker=worker)
         try:
             door = gateway.bound(well.place)
-            started = (lambda: None) if quiet else partial(say, config, door)
+            started = (lambda: None) if worker not in {"", "0"} else partial(say, config, door)
             await gateway.stand(door, well.door, well.limits, well.place.drain_s, started)
         finally:
             await well.close()
