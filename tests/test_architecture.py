@@ -13,7 +13,7 @@ from conftest import ROOT
 
 SRC = ROOT / "src" / "stepwell"
 STOREYS = (
-    {"types", "errors", "drive"},
+    {"types", "errors", "drive", "alone"},
     {"protocols"},
     {"config"},
     {"quality", "engines", "store", "ledger"},

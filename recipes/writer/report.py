@@ -80,7 +80,9 @@ def main() -> None:
         references = [texts[mr] for mr in mrs]
         told[f"{part} gguf"] = scores(mrs, asyncio.run(served(folder / "house-writer.Q8_0.gguf", mrs)), references)
         told[f"{part} bf16"] = scores(mrs, greedy(model, words, mrs), references)
-        told[f"{part} human"] = scores(mrs, [refs[0] for refs in references], [refs[1:] for refs in references])
+        several = [mr for mr in mrs if len(texts[mr]) > 1]
+        firsts, others = [texts[mr][0] for mr in several], [texts[mr][1:] for mr in several]
+        told[f"{part} human"] = scores(several, firsts, others)
     print(text.bleu(["a"], [["a"]]).signature)
     print(f"{'':<12}{'BLEU':>8}{'SER %':>8}{'apart %':>9}")
     for name, row in told.items():

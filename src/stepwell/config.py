@@ -141,7 +141,7 @@ class Ledger(Section, frozen=True):
     flush_ms: Count = 200
     """A kill loses at most the entries of this time."""
     prices: str = ""
-    """A prices.toml of your own; empty: the one that ships."""
+    """A prices.toml of your own, laid over the one that ships."""
     max_waiting: Count = 200_000
     """Entries kept in memory while the disk refuses them."""
 

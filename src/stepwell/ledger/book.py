@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from threading import Event, Thread
@@ -18,6 +18,7 @@ from time import monotonic, time, time_ns
 
 import msgspec
 
+from stepwell.alone import alone
 from stepwell.errors import StoreError
 from stepwell.ledger.entry import Entry, as_tuple, entry
 from stepwell.ledger.prices import Price
@@ -236,14 +237,3 @@ def set_aside(path: Path, error: Exception) -> None:
         with suppress(FileNotFoundError):
             path.with_name(path.name + tail).rename(path.with_name(aside + tail))
     log.error("the ledger %s is damaged (%s): moved to %s, begun anew", path, error, aside)
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Open and repair one process at a time, by SQLite's own lock on an empty file: a process that dies lets go of it.
-
-    Processes that turn a new file to WAL at once are told "locked" whatever their timeout.
-    """
-    with closing(sqlite3.connect(f"{path}.lock", timeout=OPEN_TIMEOUT_S, isolation_level=None)) as lock:
-        lock.execute("BEGIN EXCLUSIVE")
-        yield

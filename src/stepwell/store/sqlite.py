@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Event, Thread
 from time import time
 
+from stepwell.alone import alone
 from stepwell.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -146,14 +147,23 @@ def opened(path: Path, *, suspect: bool = False) -> sqlite3.Connection:
     """Open the file, or create it; where it proves damaged, begin it anew. Raises StoreError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(path):
+            return checked(path, suspect=suspect)
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"the cache file {path} cannot be opened ({error}); choose another cache.path") from error
+
+
+def checked(path: Path, *, suspect: bool) -> sqlite3.Connection:
+    """One connection to a file that is sound; a damaged one is begun anew. Raises sqlite3.Error."""
+    try:
         database = connected(path)
         if suspect and database.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             database.close()
             raise sqlite3.DatabaseError("its pages are malformed")
-    except (sqlite3.Error, OSError) as error:
-        if is_damage(error):
-            return begun_anew(path, error)
-        raise StoreError(f"the cache file {path} cannot be opened ({error}); choose another cache.path") from error
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        return begun_anew(path, error)
     return database
 
 
@@ -185,7 +195,4 @@ def begun_anew(path: Path, error: Exception) -> sqlite3.Connection:
         path.replace(aside)
     for tail in ("-wal", "-shm"):
         path.with_name(path.name + tail).unlink(missing_ok=True)
-    try:
-        return connected(path)
-    except sqlite3.Error as again:
-        raise StoreError(f"the cache file {path} cannot be begun anew ({again}); choose another cache.path") from again
+    return connected(path)
