@@ -15,24 +15,19 @@ SECONDS = (
     *("Acorn", "Anchor", "Badger", "Barley", "Bell", "Cedar", "Fern", "Finch", "Fox", "Goose", "Heron", "Kettle"),
     *("Lantern", "Lark", "Lily", "Magpie", "Otter", "Pear", "Sparrow", "Swan", "Thistle", "Walnut", "Willow", "Wren"),
 )
-KINDS = ("House", "Kitchen", "Table", "Grill", "Corner", "Garden")
-LANDMARKS = (
-    *("The Boat Inn", "The Bridge Hall", "The Crane Court", "The Gate Tavern", "The Harp Palace", "The Lemon Terrace"),
-    *("The Mill Lodge", "The Moon Palace", "The Plum Cellar", "The Rose Court", "The Star Inn", "The Whale Hall"),
-)
 EAT_TYPES = ("restaurant", "pub", "coffee shop")
 FOODS = ("English", "French", "Italian", "Indian", "Chinese", "Japanese", "Fast food")
 PRICES = ("cheap", "moderate", "high", "less than £20", "£20-25", "more than £30")
 RATINGS = ("low", "average", "high", "1 out of 5", "3 out of 5", "5 out of 5")
 AREAS = ("riverside", "city centre")
 
-ATTRIBUTES = ("name", "eatType", "food", "priceRange", "customer rating", "area", "familyFriendly", "near")
-"""In the order in which E2E writes them."""
+ATTRIBUTES = ("name", "eatType", "food", "priceRange", "customer rating", "area", "familyFriendly")
+"""In the order in which E2E writes them; all but `near`: the house writer mixes up two strange names (see its card)."""
 VIEWS = (
-    ("eatType", "food", "priceRange", "customer rating", "area", "familyFriendly", "near"),
-    ("eatType", "area", "near"),
+    ("eatType", "food", "priceRange", "customer rating", "area", "familyFriendly"),
+    ("eatType", "area", "familyFriendly"),
     ("eatType", "food", "priceRange", "area"),
-    ("eatType", "customer rating", "familyFriendly", "near"),
+    ("eatType", "customer rating", "familyFriendly"),
     ("food", "priceRange", "customer rating", "familyFriendly"),
     ("eatType", "food", "priceRange", "customer rating", "area"),
 )
@@ -51,7 +46,6 @@ def venues(num: int, seed: int) -> list[dict[str, str]]:
             "customer rating": chance.choice(RATINGS),
             "area": chance.choice(AREAS),
             "familyFriendly": chance.choice(("yes", "no")),
-            "near": chance.choice(LANDMARKS),
         }
         for name in chance.sample(names(), num)
     ]
@@ -59,8 +53,7 @@ def venues(num: int, seed: int) -> list[dict[str, str]]:
 
 def names() -> list[str]:
     """Every name that a venue of this city may have."""
-    made = [f"The {first} {second}" for first in FIRSTS for second in SECONDS]
-    return made + [f"{second} {kind}" for second in SECONDS for kind in KINDS]
+    return [f"The {first} {second}" for first in FIRSTS for second in SECONDS]
 
 
 def questions(num_venues: int, seed: int) -> list[str]:
