@@ -3,84 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import ssl
 import subprocess
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from asks import OK, STREAM, after, all_of, ask, engine, event, raw
 
 from conftest import Upstream, event_reply, json_reply
 from stepwell.config import HttpEngine, ScriptedEngine
 from stepwell.engines import openai as wire
-from stepwell.engines.breaker import Breaker
 from stepwell.engines.fallback import start
 from stepwell.engines.http import Http, seconds_of
-from stepwell.engines.iam import Iam
 from stepwell.engines.scripted import Scripted
-from stepwell.errors import EngineBadReply, EngineError, EngineRefusal, EngineTimeout, EngineUnavailable
-from stepwell.gateway import openai
-from stepwell.types import Caller, Chunk, Request, Usage
-
-OK = json.dumps(
-    {"id": "1", "choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}
-).encode()
-
-
-def ask(**fields: Any) -> Request:
-    body = {"model": "well", "messages": [{"role": "user", "content": "hi"}], **fields}
-    return openai.parse("chat", json.dumps(body).encode(), id="1", caller=Caller("t", "p"), started_s=0.0)
-
-
-def engine(url: str, **more: Any) -> Http:
-    return Http("up", HttpEngine(url=url, **{"retries": 0, "retry_base_s": 0.001, **more}))
-
-
-def event(text: str) -> bytes:
-    told = {"id": "1", "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]}
-    return b"data: " + json.dumps(told).encode() + b"\n\n"
-
-
-STREAM = [
-    event("De"),
-    event("ep."),
-    b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":2}}\n\n',
-    wire.DONE,
-]
-
-
-async def all_of(up: Http | Scripted, request: Request) -> list[Chunk]:
-    try:
-        return [chunk async for chunk in up.generate(request)]
-    finally:
-        await up.close()
-
-
-def raw(*pieces: bytes, gap_s: float = 0.0, close: bool = True) -> Any:
-    async def script(_head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(gap_s)
-        if close:
-            writer.close()
-
-    return script
-
-
-def after(failures: int, bad: Any, good: Any) -> Any:
-    left = [failures]
-
-    async def script(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
-        left[0] -= 1
-        await (bad if left[0] >= 0 else good)(head, body, writer)
-
-    return script
+from stepwell.errors import ConfigError, EngineBadReply, EngineError, EngineRefusal, EngineTimeout, EngineUnavailable
+from stepwell.types import Chunk, Usage
 
 
 async def test_json_is_one_chunk_with_its_usage(upstream: Upstream) -> None:
@@ -169,6 +108,24 @@ async def test_time_limits_say_which(upstream: Upstream) -> None:
         await anext(chunks)
 
 
+async def test_a_head_alone_is_no_first_byte(upstream: Upstream) -> None:
+    upstream.script = raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", gap_s=5)
+    for stream in (False, True):
+        with pytest.raises(EngineTimeout, match=r"no byte within 0\.2 s"):
+            await all_of(engine(upstream.url, first_byte_timeout_s=0.2), ask(stream=stream))
+
+
+async def test_connecting_that_hangs_is_tried_again_and_an_answer_that_hangs_is_not(upstream: Upstream) -> None:
+    tls = upstream.url.replace("http:", "https:")  # whose handshake is never answered
+    upstream.script = raw(b"", gap_s=5)
+    with pytest.raises(EngineTimeout, match=r"no connection within 0\.1 s"):
+        await all_of(engine(tls, connect_timeout_s=0.1, retries=2), ask())
+    assert upstream.num_connections == 3
+    with pytest.raises(EngineTimeout, match="no byte"):
+        await all_of(engine(upstream.url, first_byte_timeout_s=0.2, retries=2), ask())
+    assert len(upstream.requests) == 1
+
+
 async def test_nobody_listens() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]
@@ -217,6 +174,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert seconds_of(b"Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert seconds_of(b"soon") is None
     assert seconds_of(None) is None
+    assert [seconds_of(odd) for odd in (b"inf", b"1e999", b"nan", b"-5", b"\xff")] == [None, None, None, 0, None]
 
 
 async def test_nothing_is_tried_again_after_the_first_chunk(upstream: Upstream) -> None:
@@ -236,6 +194,11 @@ async def test_a_stream_without_its_end_mark_is_whole_only_where_a_choice_said_w
     upstream.script = event_reply(event("De"), last)
     told = await all_of(engine(upstream.url), ask(stream=True))
     assert told[-1] == Chunk(wire.DONE, last=True)
+    with pytest.raises(EngineBadReply, match="end mark"):
+        await all_of(engine(upstream.url), ask(stream=True, n=2))
+    upstream.script = event_reply(last.replace(b'"stop"', b'""'))
+    with pytest.raises(EngineBadReply, match="end mark"):
+        await all_of(engine(upstream.url), ask(stream=True))
 
 
 async def test_an_error_event_is_an_error(upstream: Upstream) -> None:
@@ -272,7 +235,7 @@ async def test_closing_early_hangs_up(upstream: Upstream) -> None:
     await anext(chunks)
     await chunks.aclose()
     await asyncio.wait_for(gone.wait(), 5)
-    assert up.pool.free == []
+    assert up.pool.wires == set()
     await up.close()
 
 
@@ -325,27 +288,30 @@ async def test_the_breaker_leaves_a_dead_server_alone(upstream: Upstream) -> Non
     await up.close()
 
 
-@given(st.lists(st.sampled_from(["ok", "bad", "wait"]), max_size=60))
-def test_the_breaker_opens_after_so_many_failures_in_a_row_and_lets_one_probe_pass(events: list[str]) -> None:
-    now = [0.0]
-    breaker = Breaker(3, 10.0, lambda: now[0])
-    in_a_row, open_until = 0, -1.0
-    for each in events:
-        if each == "wait":
-            now[0] += 4
-            continue
-        passes = breaker.wait_s() == 0
-        assert passes == (now[0] >= open_until)
-        if not passes:
-            continue
-        if each == "ok":
-            breaker.succeeded()
-            in_a_row, open_until = 0, -1.0
-        else:
-            breaker.failed()
-            in_a_row += 1
-            if in_a_row >= 3:
-                open_until = now[0] + 10
+async def test_a_breaker_that_opens_between_retries_does_not_hide_why(upstream: Upstream) -> None:
+    upstream.script = json_reply(b"{}", "500 Oh")
+    with pytest.raises(EngineRefusal, match="status 500"):
+        await all_of(engine(upstream.url, retries=5, breaker_failures=2), ask())
+    assert len(upstream.requests) == 2
+
+
+async def test_a_half_open_breaker_whose_probe_is_cancelled_lets_another_pass(upstream: Upstream) -> None:
+    upstream.script = json_reply(b"{}", "500 Oh")
+    up = engine(upstream.url, breaker_failures=1, breaker_open_s=0.1)
+    with pytest.raises(EngineRefusal):
+        await anext(up.generate(ask()))
+    await asyncio.sleep(0.15)
+    upstream.script = raw(b"", gap_s=10)
+    probe = asyncio.ensure_future(anext(up.generate(ask())))
+    await asyncio.sleep(0.05)
+    with pytest.raises(EngineUnavailable, match="left alone"):
+        await anext(up.generate(ask()))
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe
+    upstream.script = json_reply(OK)
+    assert (await anext(up.generate(ask()))).data == OK
+    await up.close()
 
 
 async def test_the_next_engine_is_asked_and_all_reasons_are_told(upstream: Upstream) -> None:
@@ -364,33 +330,6 @@ async def test_the_next_engine_is_asked_and_all_reasons_are_told(upstream: Upstr
     await dead.close()
 
 
-async def test_the_body_goes_on_byte_for_byte(upstream: Upstream) -> None:
-    upstream.script = json_reply(OK)
-    odd = b'{"model":"well", "messages":[{"role":"user","content":"caf\\u00e9 \\ud83d\\ude00"}],\n "seed":1e2,"x":[1.0,{"a":null}],"temperature":0.10}'
-    request = openai.parse("chat", odd, id="1", caller=Caller("t", "p"), started_s=0.0)
-    await all_of(engine(upstream.url), request)
-    assert upstream.requests[-1][1] == odd
-    await all_of(engine(upstream.url, model="theirs"), request)
-    sent = upstream.requests[-1][1]
-    for part in (
-        b'"model":"theirs"',
-        b'"seed":1e2',
-        b'"x":[1.0,{"a":null}]',
-        b'"temperature":0.10',
-        b"caf\\u00e9 \\ud83d\\ude00",
-    ):
-        assert part in sent
-
-
-async def test_a_stream_is_told_to_count_unless_the_caller_said_so(upstream: Upstream) -> None:
-    upstream.script = event_reply(*STREAM)
-    await all_of(engine(upstream.url), ask(stream=True))
-    assert json.loads(upstream.requests[-1][1])["stream_options"] == {"include_usage": True}
-    asked = ask(stream=True, stream_options={"include_usage": True, "more": 1})
-    await all_of(engine(upstream.url), asked)
-    assert upstream.requests[-1][1] == asked.body
-
-
 async def test_keys_and_headers_are_sent(upstream: Upstream) -> None:
     async def key() -> str:
         return "sk-1"
@@ -404,22 +343,23 @@ async def test_keys_and_headers_are_sent(upstream: Upstream) -> None:
     assert b"\r\nX-Team: wells\r\n" in head
 
 
-@given(st.data())
-def test_events_split_anywhere_are_the_same_events(data: st.DataObject) -> None:
-    texts = data.draw(st.lists(st.text(max_size=8), max_size=6))
-    ends = data.draw(st.sampled_from([b"\n\n", b"\r\n\r\n"]))
-    whole = b"".join([event(text).rstrip() + ends for text in texts] + [part.rstrip() + ends for part in STREAM[2:]])
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
-    events = wire.Events()
-    told = [
-        chunk
-        for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)
-        for chunk in events.feed(whole[start:end])
-    ]
-    assert b"".join(chunk.data for chunk in told) == whole.replace(b"\r", b"")
-    assert events.ended
-    assert told[-1].last
-    assert [chunk.usage for chunk in told if chunk.usage] == [Usage(5, 2)]
+async def test_what_fits_no_header_is_never_sent(upstream: Upstream) -> None:
+    async def key() -> str:
+        return "sk-1\r\nX-Evil: 1"
+
+    with pytest.raises(EngineUnavailable, match="check key_env") as caught:
+        await all_of(Http("up", HttpEngine(url=upstream.url, retries=0), key), ask())
+    assert "sk-1" not in str(caught.value)
+    assert upstream.requests == []
+    for value in ("a\r\nX-Evil: 1", "caf\u20ac"):
+        with pytest.raises(ConfigError, match=r"engines\.up\.headers\.X-Team"):
+            engine(upstream.url, headers={"X-Team": value})
+
+
+@pytest.mark.parametrize("url", ["http://", "http://a:99999/v1", "http://a:b/v1", "http://a b/v1", "http://a\n/v1"])
+def test_a_url_that_is_none_is_said_at_the_start(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"engines\.up\.url: .*is not a URL"):
+        engine(url)
 
 
 async def test_tls_is_verified(upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,45 +377,3 @@ async def test_tls_is_verified(upstream: Upstream, tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))
     assert (await all_of(engine(url), ask()))[0].data == OK
     server.close()
-
-
-async def test_iam_exchanges_the_key_once_and_renews_ahead_of_time(upstream: Upstream) -> None:
-    def granted(name: str, seconds: float) -> Any:
-        return json_reply(json.dumps({"access_token": name, "expires_in": seconds}).encode())
-
-    upstream.script = granted("one", 1.0)
-    iam = Iam(f"http://127.0.0.1:{upstream.port}/identity/token", "key+/1")
-    assert await asyncio.gather(*(iam.token() for _ in range(10))) == ["one"] * 10
-    assert len(upstream.requests) == 1
-    head, body = upstream.requests[0]
-    assert head.startswith(b"POST /identity/token ")
-    assert body == b"grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&apikey=key%2B%2F1"
-    upstream.script = granted("two", 60.0)
-    await asyncio.sleep(0.85)
-    assert await iam.token() == "one", "the old token serves while the new one is fetched"
-    await asyncio.sleep(0.1)
-    assert await iam.token() == "two"
-    assert len(upstream.requests) == 2
-    await iam.close()
-
-
-async def test_iam_that_fails(upstream: Upstream) -> None:
-    upstream.script = json_reply(b'{"access_token":"one","expires_in":1.0}')
-    iam = Iam(f"http://127.0.0.1:{upstream.port}/identity/token", "key")
-    await iam.token()
-    upstream.script = json_reply(b"{}", "500 Oh")
-    await asyncio.sleep(0.85)
-    assert await iam.token() == "one"
-    await asyncio.sleep(0.3)
-    with pytest.raises(EngineUnavailable, match="check api_key_env"):
-        await iam.token()
-    await iam.close()
-
-
-@pytest.mark.parametrize("fail", ["refuse", "limit", "error", "die"])
-async def test_scripted_failures(fail: Any) -> None:
-    for stream in (False, True):
-        up = Scripted("s", ScriptedEngine(fail=fail, fail_first=1))
-        with pytest.raises(EngineError):
-            await all_of(up, ask(stream=stream))
-        assert (await all_of(up, ask(stream=stream)))[-1].last

@@ -28,6 +28,10 @@ class Breaker:
         self.probing = True
         return 0.0
 
+    def is_open(self) -> bool:
+        """Say whether requests are turned away, but for a probe."""
+        return self.opened_at_s is not None
+
     def succeeded(self) -> None:
         """The engine answered: close."""
         self.failures, self.opened_at_s, self.probing = 0, None, False

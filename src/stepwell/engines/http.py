@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -12,8 +13,9 @@ from time import time
 from stepwell.config import HttpEngine
 from stepwell.engines import openai
 from stepwell.engines.breaker import Breaker
-from stepwell.engines.pool import Patience, Pool, Reply, address_of
-from stepwell.errors import EngineBadReply, EngineError, EngineRefusal, EngineTimeout, EngineUnavailable
+from stepwell.engines.pool import ConnectTimeout, Patience, Pool, address_of
+from stepwell.engines.wire import Reply
+from stepwell.errors import ConfigError, EngineBadReply, EngineError, EngineRefusal, EngineUnavailable
 from stepwell.types import Chunk, Request
 
 Key = Callable[[], Awaitable[str]]
@@ -35,11 +37,14 @@ class Http:
 
     def __init__(self, name: str, config: HttpEngine, key: Key | None = None) -> None:
         self.name, self.config, self.key = name, config, key
-        self.address = address_of(config.url)
+        self.address = address_of(config.url, f"engines.{name}.url")
         patience = Patience(config.connect_timeout_s, config.first_byte_timeout_s, config.total_timeout_s)
         self.pool = Pool(self.address, patience, config.max_connections)
         self.breaker = Breaker(config.breaker_failures, config.breaker_open_s)
         self.heads: dict[tuple[str, str], bytes] = {}
+        for header, value in config.headers.items():
+            if not fits_header(header + value):
+                raise ConfigError("a header is of ASCII letters in one line", field=f"engines.{name}.headers.{header}")
 
     def generate(self, request: Request) -> Generation:
         """Ask, and pass on what comes; see `protocols.Engine`."""
@@ -60,7 +65,9 @@ class Http:
         return b"%b%d\r\n\r\n%b" % (head, len(body), body)
 
     def head(self, request: Request, key: str) -> bytes:
-        """The head up to the length of the body."""
+        """The head up to the length of the body. Raises EngineUnavailable for a key that fits no header."""
+        if not fits_header(key):
+            raise EngineUnavailable("our key has line breaks or letters that no header can hold; check key_env")
         lines = [
             f"POST {self.address.path}{openai.PATHS[request.kind]} HTTP/1.1",
             f"Host: {self.address.host_header}",
@@ -130,7 +137,7 @@ class Generation:
     async def aclose(self) -> None:
         """Give the connection back, or hang up where the server is still talking."""
         if self.reply is not None:
-            self.reply.close()
+            self.reply.close(read=self.events.ended)
             self.reply = None
 
     async def first(self) -> Chunk:
@@ -142,7 +149,7 @@ class Generation:
                 chunk = await self.tried()
             except EngineError as error:
                 engine.judge(error)
-                if attempt == engine.config.retries or not worth_retrying(error):
+                if attempt == engine.config.retries or not worth_retrying(error) or engine.breaker.is_open():
                     raise
                 await asyncio.sleep(engine.pause_s(error, attempt))
             except BaseException:
@@ -179,20 +186,25 @@ class Generation:
         piece = reply.take()
         if piece:
             self.ready.extend(self.events.feed(piece))
-        elif reply.wire.complete and not self.events.finished:
+        elif reply.wire.complete and self.events.num_finished < openai.num_choices(self.request):
             raise EngineBadReply("the stream ended before its end mark")
         elif reply.wire.complete:
             self.events.ended = True
             self.ready.append(Chunk(openai.DONE, last=True))
 
 
+def fits_header(text: str) -> bool:
+    """Say whether a text can stand in a header: one line of ASCII."""
+    return text.isascii() and text.isprintable()
+
+
 def worth_retrying(error: EngineError) -> bool:
-    """Say whether the same request may fare better on another try."""
+    """Say whether the same request may fare better on another try; who was slow once has cost enough time."""
     if isinstance(error, OurKeyRefused):
         return False
     if isinstance(error, EngineRefusal):
         return error.status in TRY_AGAIN and (error.retry_after_s or 0) <= LONGEST_WAIT_S
-    return isinstance(error, EngineUnavailable | EngineTimeout | EngineBadReply)
+    return isinstance(error, EngineUnavailable | ConnectTimeout | EngineBadReply)
 
 
 def refusal(reply: Reply, body: bytes) -> EngineError:
@@ -216,10 +228,10 @@ def seconds_of(retry_after: bytes | None) -> float | None:
     if retry_after is None:
         return None
     try:
-        return max(0.0, float(retry_after))
+        seconds = float(retry_after)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after.decode("latin-1")).timestamp() - time())
-    except ValueError:
-        return None
+        try:
+            seconds = parsedate_to_datetime(retry_after.decode("latin-1")).timestamp() - time()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

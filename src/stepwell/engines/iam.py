@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from time import monotonic
+from time import monotonic, time
 from urllib.parse import quote
 
 import msgspec
@@ -18,22 +18,35 @@ log = logging.getLogger(__name__)
 GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 RENEW_AT = 0.8
 """The share of a token's life after which it is renewed; the old one serves until the new one is there."""
+RETRY_S = 5.0
+"""After a renewal failed, the next waits this long, while the old token is good."""
 PATIENCE = Patience(connect_s=5.0, first_byte_s=10.0, total_s=15.0)
 OK = 200
+KEY_REFUSED = (400, 401, 403)
+"""IAM answers an unknown key with 400."""
 
 
 class Granted(Struct):
     """The part of IAM's reply that matters."""
 
     access_token: str
-    expires_in: float = 3600.0
+    expires_in: float | None = None
+    """Seconds."""
+    expiration: float | None = None
+    """Seconds since 1970."""
+
+    def life_s(self) -> float:
+        """How long the token is good; an hour, which is IAM's rule, where the reply does not say."""
+        if self.expires_in is not None:
+            return self.expires_in
+        return self.expiration - time() if self.expiration is not None else 3600.0
 
 
 class Iam:
     """Gives the token of the moment: `await iam.token()`."""
 
     def __init__(self, url: str, api_key: str) -> None:
-        self.address = address_of(url)
+        self.address = address_of(url, "iam.url")
         self.pool = Pool(self.address, PATIENCE, 2)
         body = f"grant_type={quote(GRANT, safe='')}&apikey={quote(api_key, safe='')}".encode()
         head = (
@@ -59,22 +72,25 @@ class Iam:
         return self.held
 
     async def renew(self) -> None:
-        """Ask for a new token."""
+        """Ask for a new token. Raises EngineUnavailable."""
         began_s = monotonic()
+        self.renew_at_s = min(began_s + RETRY_S, self.ends_at_s)
         try:
             reply = await self.pool.ask(self.asking)
             body = await reply.body()
         except EngineError as error:
             raise EngineUnavailable(f"the IAM token endpoint cannot be reached: {error}") from error
-        if reply.status != OK:
+        if reply.status in KEY_REFUSED:
             raise EngineUnavailable(f"IAM refuses the API key (status {reply.status}); check api_key_env")
+        if reply.status != OK:
+            raise EngineUnavailable(f"IAM gives no token (status {reply.status})")
         try:
             granted = msgspec.json.decode(body, type=Granted)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineUnavailable(f"IAM's reply cannot be read: {error}") from error
         self.held = granted.access_token
-        self.renew_at_s = began_s + RENEW_AT * granted.expires_in
-        self.ends_at_s = began_s + granted.expires_in
+        self.renew_at_s = began_s + RENEW_AT * granted.life_s()
+        self.ends_at_s = began_s + granted.life_s()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -17,10 +17,14 @@ from stepwell.types import Chunk, Kind, Request, Usage
 
 PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
 DONE = b"data: [DONE]\n\n"
-WITH_USAGE = Raw(b'{"include_usage":true}')
+NOTHING = Raw(b"null")
+TRUE = Raw(b"true")
 
 encode = msgspec.json.Encoder().encode
 fields_of = msgspec.json.Decoder(dict[str, Raw]).decode
+why_ended = re.compile(rb'"finish_reason"\s*:\s*"[^"]').findall
+has_usage = re.compile(rb'"usage"\s*:\s*\{').search
+has_error = re.compile(rb'"error"\s*:\s*[^\sn]').search
 
 
 class Counted(Struct):
@@ -38,21 +42,42 @@ class Told(Struct):
     choices: list[Raw] | None = None
 
 
+class Asked(Struct):
+    """The part of a request that says how many texts, or vectors, are asked for."""
+
+    n: int | None = None
+    prompt: Any = None
+    input: Any = None
+
+
 told_by = msgspec.json.Decoder(Told).decode
-wants_usage = re.compile(rb'"stream_options"\s*:\s*\{\s*"include_usage"\s*:\s*true').search
+asked_by = msgspec.json.Decoder(Asked).decode
 
 
 def body_for(request: Request, model: str) -> bytes:
     """The caller's own bytes, unless the model has another name upstream or a stream must be told to count."""
-    counts = not request.stream or request.kind == "embedding" or wants_usage(request.body)
+    counts = not request.stream or request.kind == "embedding" or request.include_usage
     if counts and model in ("", request.model):
         return request.body
     fields = fields_of(request.body)
     if model:
         fields["model"] = Raw(encode(model))
     if not counts:
-        fields["stream_options"] = WITH_USAGE
+        options = fields.get("stream_options", NOTHING)
+        kept = {} if options == NOTHING else fields_of(options)
+        fields["stream_options"] = Raw(encode({**kept, "include_usage": TRUE}))
     return encode(fields)
+
+
+def num_choices(request: Request) -> int:
+    """How many texts a chat or completion asks for."""
+    try:
+        asked = asked_by(request.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return 1
+    prompts = asked.prompt if isinstance(asked.prompt, list) else []
+    apart = sum(isinstance(prompt, str | list) for prompt in prompts)  # else one prompt, as a list of tokens
+    return (asked.n or 1) * max(1, apart)
 
 
 def whole(body: bytes) -> Chunk:
@@ -61,7 +86,7 @@ def whole(body: bytes) -> Chunk:
         told = told_by(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineBadReply(f"the reply is not the JSON that was asked for: {error}") from error
-    if told.error and told.error != Raw(b"null"):
+    if told.error and told.error != NOTHING:
         raise EngineBadReply(f"an error with status 200: {bytes(told.error)[:200].decode(errors='replace')}")
     return Chunk(body, counted(told), last=True)
 
@@ -74,16 +99,18 @@ def counted(told: Told) -> Usage | None:
 class Events:
     """Cuts a stream of bytes into whole events, however they were split on the way."""
 
-    __slots__ = ("begun", "ended", "finished", "rest")
+    __slots__ = ("begun", "ended", "num_finished", "rest")
 
     def __init__(self) -> None:
         self.rest = b""
         self.begun = self.ended = False
-        self.finished = False
-        """True once a choice has said why it ends: some servers say that and send no end mark."""
+        self.num_finished = 0
+        """How many choices have said why they end: some servers say that and send no end mark."""
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Take what arrived; give back what is whole. Raises EngineBadReply for an error event."""
+        if self.ended:
+            return []
         if b"\r" in data:
             data = data.replace(b"\r", b"")
         if self.rest:
@@ -94,10 +121,11 @@ class Events:
             return []
         self.rest = data[end:]
         events = data[:end] if self.rest else data
-        self.finished = self.finished or b'"finish_reason":"' in events or b'"finish_reason": "' in events
-        if self.begun and b'"usage"' not in events and b"[DONE]" not in events and b'"error"' not in events:
-            return [Chunk(events)]
-        return self.sorted(events)
+        if b'"finish_reason":"' in events or b'"finish_reason": "' in events:
+            self.num_finished += len(why_ended(events))
+        if not self.begun or b"[DONE]" in events or matters(events):
+            return self.sorted(events)
+        return [Chunk(events)]
 
     def sorted(self, events: bytes) -> list[Chunk]:
         """Look at events one by one: usage and the end mark are given as chunks of their own."""
@@ -114,8 +142,15 @@ class Events:
                 chunks.append(Chunk(b"".join(plain)))
                 plain = []
             chunks.append(chunk)
-            self.ended = self.ended or chunk.last
+            if chunk.last:  # whatever follows is no part of the answer
+                self.ended = True
+                break
         return [*chunks, Chunk(b"".join(plain))] if plain else chunks
+
+
+def matters(events: bytes) -> bool:
+    """Say whether there is more than words; many servers write `"usage":null` into every event."""
+    return bool((b'"usage"' in events and has_usage(events)) or (b'"error"' in events and has_error(events)))
 
 
 def special(event: bytes) -> Chunk | None:
@@ -123,13 +158,13 @@ def special(event: bytes) -> Chunk | None:
     data = b"\n".join(line[5:].strip() for line in event.split(b"\n") if line.startswith(b"data:"))
     if data == b"[DONE]":
         return Chunk(DONE, last=True)
-    if b'"usage"' not in data and b'"error"' not in data:
+    if not matters(data):
         return None
     try:
         told = told_by(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineBadReply(f"an event that is not JSON: {error}") from error
-    if told.error and told.error != Raw(b"null"):
+    if told.error and told.error != NOTHING:
         raise EngineBadReply(f"an error in mid-stream: {bytes(told.error)[:300].decode(errors='replace')}")
     usage = counted(told)
     return Chunk(event, usage) if usage is not None else None
@@ -141,7 +176,9 @@ def special(event: bytes) -> Chunk | None:
 def said(request: Request, text: str, usage: Usage, finish: str = "stop") -> bytes:
     """A whole JSON reply."""
     if request.kind == "embedding":
-        return encode({**opening(request, "list"), "data": embedded(text), "usage": usage_fields(usage)})
+        told = usage_fields(usage)
+        del told["completion_tokens"]
+        return encode({"object": "list", "data": vectors(request), "model": request.model, "usage": told})
     choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
     if request.kind == "chat":
         choice["message"] = {"role": "assistant", "content": text}
@@ -185,7 +222,12 @@ def usage_fields(usage: Usage) -> dict[str, int]:
     }
 
 
-def embedded(text: str) -> list[dict[str, Any]]:
-    """A small vector made of the letters of a text: the same text, the same vector."""
-    vector = [round(sum(text.encode()[at::8]) / 1000, 3) for at in range(8)]
-    return [{"object": "embedding", "index": 0, "embedding": vector}]
+def vectors(request: Request) -> list[dict[str, Any]]:
+    """A small vector of 8 numbers for each text (or list of tokens) in `input`: the same text, the same vector."""
+    asked = asked_by(request.body).input
+    one = isinstance(asked, str) or not any(isinstance(each, str | list) for each in asked)
+    texts = [encode(each) for each in ([asked] if one else asked)]
+    return [
+        {"object": "embedding", "index": index, "embedding": [round(sum(text[at::8]) / 1000, 3) for at in range(8)]}
+        for index, text in enumerate(texts)
+    ]

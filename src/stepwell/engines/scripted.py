@@ -31,7 +31,7 @@ class Scripted:
         if fails and self.config.fail != "die":
             await self.failed()
         words = re.findall(r"\s*\S+", self.config.reply)
-        usage = Usage(len(request.canonical) // 4, len(words))
+        usage = Usage(len(request.canonical) // 4, 0 if request.kind == "embedding" else len(words))
         if request.stream and request.kind != "embedding":
             async for chunk in self.streamed(request, words, usage, dies=fails):
                 yield chunk
