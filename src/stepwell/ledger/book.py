@@ -1,4 +1,4 @@
-"""The book: entries go to SQLite in batches by one thread; recording one costs the request an append.
+"""The book: entries go to SQLite in batches by one thread; recording one costs the request microseconds.
 
 Several processes may write to one file. While the disk refuses, entries wait in memory; a kill loses at most the
 last `flush_ms`.
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS entries (
 SINCE_VERSION_1 = "ALTER TABLE entries ADD COLUMN error TEXT DEFAULT ''"
 VERSION = 2
 ROW = f"({','.join('?' * len(COLUMNS))})"
-ROWS_A_STATEMENT = 100
+ROWS_A_STATEMENT = 500
 """One statement for many rows: each statement hands the interpreter lock over and must win it back."""
 ROWS_A_TRANSACTION = 5000
 """What is tried again at once where the disk refuses, so that trying does not cost much."""
@@ -55,7 +55,7 @@ Identity = tuple[int, int] | None
 
 
 class Book:
-    """A settler that writes down every request. `watch` is told of each entry, in the writer's thread."""
+    """A settler that writes down every request. `watch` is told of each entry as it is made."""
 
     def __init__(
         self, path: str | Path, prices: Mapping[str, Price], *, flush_ms: int, max_waiting: int, watch: Watch
@@ -63,7 +63,6 @@ class Book:
         """`prices`: the large model's price by route. Raises StoreError where the file cannot be opened."""
         self.path, self.prices, self.watch = Path(path), prices, watch
         self.flush_s, self.max_waiting = flush_ms / 1000, max_waiting
-        self.settled: deque[tuple[Settled, float]] = deque()
         self.entries: deque[Entry] = deque()
         self.num_dropped = 0
         self.refused = False
@@ -75,8 +74,19 @@ class Book:
         self.writer.start()
 
     def record(self, settled: Settled) -> None:
-        """Take a request along with the next batch."""
-        self.settled.append((settled, time()))
+        """Make the entry of one request, for the next batch; one that cannot be made is lost, and said.
+
+        Here and not in the writer's thread: two threads that run Python at once pay more for handing the
+        interpreter's lock to and fro than the entry costs.
+        """
+        try:
+            made = entry(settled, self.prices[settled.request.model], time())
+            self.watch(made, settled.outcome.visits)
+        except Exception:  # one request that cannot be written down must not end the ledger
+            self.num_dropped += 1
+            log.exception("request %s cannot be written down", settled.request.id)
+            return
+        self.entries.append(made)
 
     def close(self) -> None:
         """Write what is waiting, and close the file; what the disk still refuses is lost, and said."""
@@ -99,33 +109,21 @@ class Book:
         self.flush()
 
     def flush(self) -> None:
-        """Turn what has settled into entries, and write all entries that wait."""
-        for _ in range(len(self.settled)):
-            self.take(*self.settled.popleft())
+        """Write all entries that wait."""
         if self.entries and monotonic() >= self.retry_at_s:
             self.write()
 
-    def take(self, settled: Settled, at_s: float) -> None:
-        """Make the entry of one request; one that cannot be made is lost, and said."""
-        try:
-            made = entry(settled, self.prices[settled.request.model], at_s)
-            self.watch(made, settled.outcome.visits)
-        except Exception:  # one request that cannot be written down must not end the ledger
-            self.num_dropped += 1
-            log.exception("request %s cannot be written down", settled.request.id)
-            return
-        self.entries.append(made)
-
     def write(self) -> None:
         """Write what waits; where the disk refuses, the rest waits for the next time, the oldest lost first."""
+        batch: list[Entry] = []
         try:
             database = self.standing()
-            while batch := list(islice(self.entries, ROWS_A_TRANSACTION)):
+            while batch := self.next_batch():
                 with database:
                     insert(database, batch)
-                for _ in batch:
-                    self.entries.popleft()
+                batch = []
         except Exception as error:  # noqa: BLE001 - a thread that dies would lose all that comes after
+            self.entries.extendleft(reversed(batch))
             self.complain(error)
             while len(self.entries) > self.max_waiting:
                 self.entries.popleft()
@@ -134,6 +132,10 @@ class Book:
             if self.refused:
                 self.refused = False
                 log.warning("the ledger %s is written again; %d entries were lost", self.path, self.num_dropped)
+
+    def next_batch(self) -> list[Entry]:
+        """Take the oldest entries; other threads may add some meanwhile."""
+        return [self.entries.popleft() for _ in range(min(len(self.entries), ROWS_A_TRANSACTION))]
 
     def standing(self) -> sqlite3.Connection:
         """The connection; opened anew where its file is no longer the one at `path`. Raises StoreError."""
