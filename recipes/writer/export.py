@@ -138,7 +138,7 @@ def write_gguf(model: Writer, words: tokenizer.Tokenizer, path: Path) -> None:
     writer.add_rope_dimension_count(shape.hidden // shape.heads)
     writer.add_vocab_size(shape.vocabulary)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
-    add_tokenizer(writer, words)
+    add_tokenizer(writer, words, shape.vocabulary)
     for name, weight in model.state_dict().items():
         add_tensor(writer, gguf_name(name), turned(name, weight, shape))
     writer.write_header_to_file()
@@ -147,12 +147,15 @@ def write_gguf(model: Writer, words: tokenizer.Tokenizer, path: Path) -> None:
     writer.close()
 
 
-def add_tokenizer(writer: gguf.GGUFWriter, words: tokenizer.Tokenizer) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, words: tokenizer.Tokenizer, num_tokens: int) -> None:
     """Tokens, merges and special ids."""
     model = json.loads(words.to_str())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     control = len(tokenizer.SPECIAL)
     types = [gguf.TokenType.CONTROL if at < control else gguf.TokenType.NORMAL for at in range(len(tokens))]
+    spare = range(len(tokens), num_tokens)  # little data makes few merges: the rest of the rows stand for nothing
+    tokens += [f"<unused{at}>" for at in spare]
+    types += [gguf.TokenType.UNUSED for _ in spare]
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")

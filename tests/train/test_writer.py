@@ -139,8 +139,8 @@ def test_the_shipped_writer_is_small_and_says_the_same_in_both_forms() -> None:
     assert num_parameters(model) <= 4_500_000
     mrs = [
         "name[The Amber Fox], eatType[pub], food[French], area[riverside]",
-        "name[Velvet Heron Lodge], food[Italian], priceRange[cheap], customer rating[5 out of 5], familyFriendly[no]",
-        "name[Tomira], eatType[coffee shop], food[Indian], area[city centre], near[The Quiet Plum]",
+        "name[The Velvet Heron], food[Italian], priceRange[cheap], customer rating[5 out of 5], familyFriendly[no]",
+        "name[The Quiet Plum], eatType[coffee shop], food[Indian], area[city centre]",
     ]
     said, told = greedy(model, words, mrs), answers(MODEL / "house-writer.Q8_0.gguf", mrs)
     assert sum(a == b for a, b in zip(said, told, strict=True)) >= 2, (said, told)
