@@ -44,14 +44,14 @@ class Target:
     pid: int
     url: str
     lua: Path
-    seconds: float
+    seconds: int
 
 
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--skip-litellm", action="store_true")
     given = parser.parse_args()
     print(f"{cpu.machine()}, Python {platform.python_version()}, {platform.system()} {platform.release()}", flush=True)
@@ -76,7 +76,7 @@ def line(what: str, figure: float | None, must: float, aim: float, *, less: bool
     return f"{what:<52} {figure:>12.2f}   must {sign} {must:g}, aim {sign} {aim:g}: {verdict}"
 
 
-def measured(folder: Path, rounds: int, seconds: float, *, skip_litellm: bool) -> dict[str, float | None]:
+def measured(folder: Path, rounds: int, seconds: int, *, skip_litellm: bool) -> dict[str, float | None]:
     """Start everything, run the rounds, stop everything."""
     figures: dict[str, float | None] = {key: None for key, *_ in ROWS}
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def measured(folder: Path, rounds: int, seconds: float, *, skip_litellm: bool) -
         if not skip_litellm:
             targets += litellm_targets(stack, folder, up, seconds)
         proxy = peers.free_port()
-        command = peers.nginx(folder, peers.PROXY.format(port=proxy, up=paced))
+        command = peers.nginx(folder, peers.PROXY.format(port=proxy, up=paced, buffering="off"))
         proxy_pid = stack.enter_context(started(folder, "frames", command, proxy))
         costs, frames_us, floor_us = run_rounds(targets, rounds, (pid, ours), (proxy_pid, proxy))
         print(f"a frame through nginx, buffering off, in the same rounds: {median(floor_us):.2f} us", flush=True)
@@ -114,14 +114,14 @@ def started(folder: Path, name: str, command: list[str], port: int, wait_s: floa
     return peers.running(command, port, folder / f"{name}.log", wait_s=wait_s)
 
 
-def nginx_targets(stack: ExitStack, folder: Path, up: int, seconds: float) -> list[Target]:
+def nginx_targets(stack: ExitStack, folder: Path, up: int, seconds: int) -> list[Target]:
     """The physical reference: a static file, and a plain proxy."""
     static, proxy = peers.free_port(), peers.free_port()
     command = [peers.system_package("nginx", "nginx-light"), "-v"]
     print(subprocess.run(command, capture_output=True, text=True, check=True).stderr.strip())
     inside = peers.STATIC.format(port=static, folder="@folder")
     static_pid = stack.enter_context(started(folder, "static", peers.nginx(folder, inside), static))
-    proxy_command = peers.nginx(folder, peers.PROXY.format(port=proxy, up=up))
+    proxy_command = peers.nginx(folder, peers.PROXY.format(port=proxy, up=up, buffering="on"))
     proxy_pid = stack.enter_context(started(folder, "proxy", proxy_command, proxy))
     get = load.script(folder / "get.lua", [], "GET")
     post = load.script(folder / "post.lua", load.bodies("mock"))
@@ -131,7 +131,7 @@ def nginx_targets(stack: ExitStack, folder: Path, up: int, seconds: float) -> li
     ]
 
 
-def litellm_targets(stack: ExitStack, folder: Path, up: int, seconds: float) -> list[Target]:
+def litellm_targets(stack: ExitStack, folder: Path, up: int, seconds: int) -> list[Target]:
     """LiteLLM with its in-memory cache; nothing where it cannot run, with the reason."""
     port = peers.free_port()
     try:
@@ -199,7 +199,7 @@ def ratio(costs: dict[str, list[float]], over: str, under: str) -> float | None:
 
 
 def starts(folder: Path, up: int, paced: int) -> dict[str, float]:
-    """Seconds from the command to the first answer, and memory right after it; medians."""
+    """Seconds from the command to the first answer, and memory a second after it; medians."""
     seconds, memory = [], []
     for _ in range(STARTS):
         port = peers.free_port()
@@ -208,6 +208,7 @@ def starts(folder: Path, up: int, paced: int) -> dict[str, float]:
         with peers.running(command, port, folder / "log.txt") as pid:
             peers.ask(port, load.bodies("hit")[0])
             seconds.append(time.monotonic() - began_s)
+            time.sleep(1)  # until the ledger's writer is there too
             memory.append(cpu.rss_mb(pid))
     return {"cold_start_s": round(median(seconds), 2), "rss_mb": round(median(memory), 1)}
 

@@ -74,9 +74,9 @@ def script(path: Path, texts: list[str], method: str = "POST") -> Path:
     return path
 
 
-def wrk(url: str, lua: Path, *, connections: int, seconds: float) -> Load:
+def wrk(url: str, lua: Path, *, connections: int, seconds: int) -> Load:
     """Run wrk with one thread. Raises LoadError where a single answer was wrong."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(lua), url]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(lua), url]
     out = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found = re.search(r"JSON (\{.*\})", out)
     if found is None:

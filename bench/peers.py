@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.load import KEY
 
 LITELLM_VENV = Path(".venv-litellm")
-LITELLM = "litellm[proxy]"
+LITELLM = "litellm[proxy]==1.106.2"  # pinned: some of its releases of 2026 held a back door
 ANSWER = {
     "id": "chatcmpl-bench",
     "object": "chat.completion",
@@ -49,14 +49,14 @@ MOCK = "server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ return 200
 PROXY = (
     "upstream up {{ server 127.0.0.1:{up}; keepalive 256; keepalive_requests 1000000000; }} "
     "server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ proxy_pass http://up; proxy_http_version 1.1; "
-    "proxy_buffering off; "
-    'proxy_set_header Connection ""; }} }}'
+    'proxy_set_header Connection ""; proxy_buffering {buffering}; }} }}'
 )
 LITELLM_YAML = """
 model_list:
   - model_name: hit
     litellm_params: {{model: openai/mock, api_base: "http://127.0.0.1:{up}/v1", api_key: none}}
 litellm_settings:
+  telemetry: false
   cache: true
   cache_params: {{type: local}}
 general_settings:

@@ -53,7 +53,7 @@ class Well(Struct, frozen=True, kw_only=True):
         for engine in self.engines.values():
             await engine.close()
         self.exact.close()
-        self.book.close()
+        await self.book.close()
 
 
 def build(config: Config, *, worker: str = "") -> Well:

@@ -20,8 +20,8 @@ from stepwell.demo.read import descents, told
 from stepwell.demo.story import Descent, Example, Story
 from stepwell.demo.table import table
 from stepwell.errors import StoreError
-from stepwell.ledger.book import COLUMNS, insert, opened
-from stepwell.ledger.entry import Entry
+from stepwell.ledger.entry import Entry, as_tuple
+from stepwell.ledger.file import insert, opened
 
 WAYS = [
     Descent(visits=(("cache", 4e-5), ("large", 0.2)), step="large", seconds=0.25, usd=2e-5, large_usd=2e-5),
@@ -62,7 +62,7 @@ def ledger(tmp_path: Path) -> Path:
     path = tmp_path / "ledger.db"
     database = opened(path)
     with database:
-        insert(database, [entry(number, WAYS[number % 3]) for number in range(300)])
+        insert(database, [as_tuple(entry(number, WAYS[number % 3])) for number in range(300)])
     database.close()
     return path
 
@@ -192,7 +192,7 @@ def test_money_keeps_to_the_largest_sums_figures(usd: float, most: float, shown:
 
 
 def test_the_ledger_has_the_columns_that_are_read() -> None:
-    assert {"visits", "step", "seconds", "usd", "large_usd", "at_s"} <= set(COLUMNS)
+    assert {"visits", "step", "seconds", "usd", "large_usd", "at_s"} <= set(Entry.__struct_fields__)
 
 
 def test_a_ledger_without_entries_is_said(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from stepwell.ledger import prices
 from stepwell.ledger.book import Book
+from stepwell.ledger.entry import as_tuple, entry
+from stepwell.ledger.file import File
 from stepwell.types import Answer, Caller, Outcome, Request, Settled, Usage, Visit
 
 PRICES = prices.load()
@@ -60,13 +63,23 @@ def book(path: Path, **more: object) -> Book:
     return Book(path, {"well": PRICE}, **wanted)  # type: ignore[arg-type]
 
 
+def write(path: Path, *told: Settled) -> None:
+    file = File(path)
+    file.write([as_tuple(entry(each, PRICE, time.time())) for each in told])
+    file.close()
+
+
 def rows(path: Path) -> list[tuple[object, ...]]:
     with closing(sqlite3.connect(path)) as database:
         return database.execute("SELECT * FROM entries").fetchall()
 
 
-def wait(check: Callable[[], object]) -> None:
+async def wait(check: Callable[[], object]) -> None:
     end_s = time.monotonic() + 10
     while not check():
         assert time.monotonic() < end_s
-        time.sleep(0.01)
+        await asyncio.sleep(0.01)
+
+
+def asides(path: Path) -> list[Path]:
+    return list(path.parent.glob(f"{path.name}.damaged-*"))

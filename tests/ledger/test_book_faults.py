@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import resource
+import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made import PRICE, book, rows, settled, wait
+from made import PRICE, book, rows, settled, wait, write
 
 from stepwell.errors import EngineTimeout
-from stepwell.ledger.book import COLUMNS, SCHEMA
-from stepwell.ledger.entry import MOST_TOKENS, entry
+from stepwell.ledger.entry import MOST_TOKENS, as_tuple, entry
+from stepwell.ledger.file import SCHEMA, File
+from stepwell.ledger.pipe import COMMAND, encode
+from stepwell.ledger.scribe import LENGTH, answer
 from stepwell.types import Usage
 
 RUBBISH = b"rubbish" * 3000
 NUM_EACH = 50
 CHILD = """
-import sys
+import asyncio, sys
 sys.path[:0] = {path!r}
 from pathlib import Path
 from made import book, settled
+async def main():
+    ledger = book(Path(sys.argv[1]))
+    for number in range({num}):
+        ledger.record(settled(number, tenant=sys.argv[2]))
+    await ledger.close()
 print("ready", flush=True)
 sys.stdin.readline()
-ledger = book(Path(sys.argv[1]))
-for number in range({num}):
-    ledger.record(settled(number, tenant=sys.argv[2]))
-ledger.close()
+asyncio.run(main())
 """
 
 
@@ -45,18 +50,18 @@ def test_an_engine_that_tells_nonsense_is_not_believed(into: int, out: int) -> N
     assert told.tokens_estimated == told.large_estimated == (not honest)
 
 
-def test_what_cannot_be_written_down_is_counted_and_the_rest_is_written(
+async def test_what_cannot_be_written_down_is_counted_and_the_rest_is_written(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = book(tmp_path / "ledger.db")
     ledger.record(settled(1, usage=Usage(10**30, -5)))
-    wait(lambda: rows(tmp_path / "ledger.db"))
+    await wait(lambda: rows(tmp_path / "ledger.db"))
     ledger.prices = {}
     ledger.record(settled(2))
-    wait(lambda: ledger.num_dropped)
+    await wait(lambda: ledger.num_dropped)
     ledger.prices = {"well": PRICE}
     ledger.record(settled(3))
-    ledger.close()
+    await ledger.close()
     assert [row[0] for row in rows(tmp_path / "ledger.db")] == ["req-1", "req-3"]
     assert "request req-2 cannot be written down" in caplog.text
 
@@ -94,77 +99,124 @@ def test_processes_that_start_at_once_share_one_ledger(tmp_path: Path, content: 
 def test_only_the_file_that_was_found_damaged_is_set_aside(tmp_path: Path) -> None:
     """Another process has set the damaged file aside, and begun the one that is there now."""
     path = tmp_path / "ledger.db"
-    ledger = book(path)
-    ledger.record(settled(1))
-    wait(lambda: rows(path))
-    ledger.identity = (0, 0)
-    ledger.complain(sqlite3.DatabaseError("database disk image is malformed"))
-    ledger.record(settled(2))
-    ledger.close()
+    write(path, settled(1))
+    file = File(path)
+    file.identity = (0, 0)
+    file.begin_anew(sqlite3.DatabaseError("database disk image is malformed"))
+    file.close()
+    write(path, settled(2))
     assert len(rows(path)) == 2
     assert not list(tmp_path.glob("*.damaged-*"))
 
 
 def test_damage_while_running_begins_a_new_ledger(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "ledger.db"
-    ledger = book(path)
-    for number in range(500):
-        ledger.record(settled(number))
-    wait(lambda: len(rows(path)) == 500)
-    assert ledger.database is not None
-    ledger.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    with path.open("r+b") as file:
-        file.write(b"\xff" * path.stat().st_size)
-    ledger.database.execute("PRAGMA cache_size = 0")
-    ledger.record(settled(1000))
-    wait(lambda: "begun anew" in caplog.text)
-    ledger.close()
+    write(path, *map(settled, range(500)))
+    file = File(path)
+    with path.open("r+b") as raw:
+        raw.write(b"\xff" * path.stat().st_size)
+    file.standing().execute("PRAGMA cache_size = 0")
+    file.write([as_tuple(entry(settled(1000), PRICE, 0.0))])
+    file.close()
+    assert "begun anew" in caplog.text
     assert [row[0] for row in rows(path)] == ["req-1000"]
     assert list(tmp_path.glob("*.damaged-*"))
 
 
-def test_a_ledger_that_is_removed_is_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_writer_that_is_killed_is_started_again_and_nothing_is_written_twice(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = book(path, flush_ms=1)
+    for number in range(300):
+        ledger.record(settled(number))
+        await asyncio.sleep(0.002)
+        if number % 60 == 59:
+            await wait(lambda: ledger.pipe.process)
+            assert ledger.pipe.process is not None
+            ledger.pipe.process.kill()
+    await ledger.close()
+    assert ledger.num_dropped == 0
+    assert sorted(str(row[0]) for row in rows(path)) == sorted(f"req-{number}" for number in range(300))
+
+
+def test_a_batch_whose_writer_died_before_it_could_say_so_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    batch = [as_tuple(entry(settled(number), PRICE, float(number))) for number in range(3)]
+    file = File(path)
+    for _ in range(2):
+        assert answer(file, batch, ours=False) == b""
+    assert len(rows(path)) == 3
+    assert answer(file, [as_tuple(entry(settled(2), PRICE, 99.0))], ours=False) == b""
+    assert len(rows(path)) == 4
+    file.close()
+
+
+def test_the_scribe_outlives_nobody_and_is_not_stopped_by_signals(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    scribe = subprocess.Popen(
+        [sys.executable, "-P", "-c", COMMAND, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    batch = encode([as_tuple(entry(settled(1), PRICE, 0.0))])
+    assert scribe.stdin is not None
+    assert scribe.stdout is not None
+    scribe.stdin.write(LENGTH.pack(len(batch)) + batch)
+    scribe.stdin.flush()
+    assert scribe.stdout.read(LENGTH.size) == LENGTH.pack(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        scribe.send_signal(number)
+    scribe.stdin.write(LENGTH.pack(len(batch)) + batch[:5])
+    scribe.stdin.close()
+    assert scribe.wait(10) == 0
+    scribe.stdout.close()
+    assert len(rows(path)) == 1, "half a batch is none"
+
+
+async def test_a_ledger_that_is_removed_is_begun_anew(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "ledger.db"
     ledger = book(path)
     ledger.record(settled(1))
-    wait(lambda: len(rows(path)) == 1)
+    await wait(lambda: len(rows(path)) == 1)
     path.rename(tmp_path / "archive.db")
     ledger.record(settled(2))
-    ledger.close()
+    await ledger.close()
     assert [row[0] for row in rows(path)] == ["req-2"]
     assert [row[0] for row in rows(tmp_path / "archive.db")] == ["req-1"]
-    assert "was moved or removed" in caplog.text
+    assert "was moved or removed" in capfd.readouterr().err
 
 
-def test_what_a_full_disk_refuses_to_the_end_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ledger = book(tmp_path / "ledger.db")
-    assert ledger.database is not None
-    pages = ledger.database.execute("PRAGMA page_count").fetchone()[0]
-    ledger.database.execute(f"PRAGMA max_page_count = {pages}")
+async def test_what_a_full_disk_refuses_to_the_end_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = book(path)
+    ledger.record(settled(-1))
+    await wait(lambda: rows(path))
+    assert ledger.pipe.process is not None
+    resource.prlimit(ledger.pipe.process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
     for number in range(300):
         ledger.record(settled(number))
-    with caplog.at_level(logging.ERROR):
-        ledger.close()
-    assert ledger.num_dropped + len(rows(tmp_path / "ledger.db")) == 300
-    assert f"{ledger.num_dropped} entries are lost" in caplog.text
+    await ledger.close()
+    assert ledger.num_dropped == 300
+    assert len(rows(path)) == 1
+    assert "300 entries are lost" in caplog.text
 
 
-def test_a_refusing_disk_is_not_asked_at_every_flush(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refusing_disk_is_complained_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = book(tmp_path / "ledger.db", flush_ms=1)
+    ledger.record(settled())
+    await wait(lambda: rows(tmp_path / "ledger.db"))
     with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         ledger.record(settled())
-        wait(lambda: ledger.refused)
-        began_s = ledger.retry_at_s
-        assert began_s > time.monotonic()
+        await wait(lambda: ledger.refused)
+        refused = len(caplog.records)
+        await asyncio.sleep(0.1)
+        assert len(caplog.records) == refused
         other.execute("ROLLBACK")
-    wait(lambda: not ledger.refused)
-    ledger.close()
-    assert len(rows(tmp_path / "ledger.db")) == 1
+    await wait(lambda: not ledger.refused)
+    await ledger.close()
+    assert len(rows(tmp_path / "ledger.db")) == 2
     assert caplog.text.count("cannot be written") == 1, "said once"
 
 
-def test_a_ledger_of_version_1_learns_the_new_column(tmp_path: Path) -> None:
+async def test_a_ledger_of_version_1_learns_the_new_column(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(SCHEMA.replace(", error TEXT DEFAULT ''", ""))
@@ -173,5 +225,5 @@ def test_a_ledger_of_version_1_learns_the_new_column(tmp_path: Path) -> None:
     for number in range(2):
         ledger = book(path)
         ledger.record(settled(number, step="", error=EngineTimeout("too slow")))
-        ledger.close()
-    assert [row[COLUMNS.index("error")] for row in rows(path)] == ["", "", "", "engine_timeout", "engine_timeout"]
+        await ledger.close()
+    assert [row[-1] for row in rows(path)] == ["", "", "", "engine_timeout", "engine_timeout"]

@@ -10,12 +10,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from stepwell import config as configuration
+from stepwell.config import Config
 from stepwell.errors import BadRequest
 from stepwell.gateway import admit, openai
 from stepwell.gateway.reply import Sent, keep, settled
 from stepwell.steps.descend import descend
 from stepwell.types import Caller, Chunk, Kind, Outcome, Request, Settled
-from stepwell.well import Well, build
+from stepwell.well import build
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -36,10 +37,7 @@ def run(given: argparse.Namespace) -> int:
     body = sys.stdin.buffer.read() if str(given.request) == "-" else read(given.request)
     config = configuration.load(given.config)
     caller = asking(config, given.tenant)
-    well = build(config)
-    request = openai.parse(kind_of(body), body, id=well.door.new_id(), caller=caller, started_s=perf_counter())
-    admit.model(request.model, well.door.stairs)
-    outcome, told = asyncio.run(explained(well, request, dry=given.dry_run))
+    request, outcome, told = asyncio.run(explained(config, body, caller, dry=given.dry_run))
     print_visits(request, outcome, told)
     return 0 if outcome.answer or given.dry_run else 1
 
@@ -61,7 +59,7 @@ def kind_of(body: bytes) -> Kind:
     return kinds[0]
 
 
-def asking(config: configuration.Config, tenant: str | None) -> Caller:
+def asking(config: Config, tenant: str | None) -> Caller:
     """Who asks: the first key of the file, or of one tenant."""
     keys = [key for key in config.keys if tenant in (None, key.tenant)]
     if keys:
@@ -71,10 +69,13 @@ def asking(config: configuration.Config, tenant: str | None) -> Caller:
     return admit.ANYBODY
 
 
-async def explained(well: Well, request: Request, *, dry: bool) -> tuple[Outcome, Settled]:
+async def explained(config: Config, body: bytes, caller: Caller, *, dry: bool) -> tuple[Request, Outcome, Settled]:
     """Descend, read the answer to its end, and settle, as the gateway would."""
-    steps = well.door.stairs[request.model]
+    well = build(config)
     try:
+        request = openai.parse(kind_of(body), body, id=well.door.new_id(), caller=caller, started_s=perf_counter())
+        admit.model(request.model, well.door.stairs)
+        steps = well.door.stairs[request.model]
         outcome = await descend(request, steps[:-1] if dry else steps, well.door.allows)
         sent = Sent()
         if outcome.answer is not None:
@@ -89,7 +90,7 @@ async def explained(well: Well, request: Request, *, dry: bool) -> tuple[Outcome
             settle(told)
     finally:
         await well.close()
-    return outcome, told
+    return request, outcome, told
 
 
 def print_visits(request: Request, outcome: Outcome, told: Settled) -> None:

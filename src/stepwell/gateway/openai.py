@@ -20,7 +20,7 @@ PATHS: dict[bytes, Kind] = {
 ASKS: dict[Kind, str] = {"chat": "messages", "completion": "prompt", "embedding": "input"}
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
-OUTSIDE = ("stream", "stream_options", "user")
+OUTSIDE = frozenset({"stream", "stream_options", "user"})
 """Fields that do not change the answer, only its delivery or its bookkeeping."""
 DEFAULTS: dict[str, Any] = {
     "temperature": 1.0,
@@ -33,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "encoding_format": "float",
     "logit_bias": {},
 }
-NUMBERS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+NUMBERS = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
 
 decode = msgspec.json.Decoder().decode
 encode_sorted = msgspec.json.Encoder(order="sorted").encode
@@ -52,7 +52,6 @@ def parse(kind: Kind, body: bytes, *, id: str, caller: Caller, started_s: float)
     options = fields.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise BadRequest("must be an object", param="stream_options")
-    check_numbers(fields)
     return Request(
         id=id,
         kind=kind,
@@ -81,19 +80,27 @@ def decoded(body: bytes) -> dict[str, Any]:
 
 
 def canonical(fields: dict[str, Any]) -> bytes:
-    """The form that makes equal questions equal bytes: no defaults, no nulls, numbers as floats, keys sorted."""
-    kept = dict(fields)
-    for name in OUTSIDE:
-        kept.pop(name, None)
-    for name in NUMBERS:
-        if kept.get(name) is not None:
-            kept[name] = float(kept[name])  # 0 and 0.0 ask the same
-    for name, default in DEFAULTS.items():
-        if name in kept and kept[name] == default:
+    """The form that makes equal questions equal bytes: no defaults, no nulls, numbers as floats, keys sorted.
+
+    Raises BadRequest where a sampling number is none, for they decide about the cache.
+    """
+    kept = {name: value for name, value in fields.items() if value is not None and name not in OUTSIDE}
+    for name in DEFAULTS.keys() & kept.keys():
+        if name in NUMBERS:
+            kept[name] = number(name, kept[name])
+        if kept[name] == DEFAULTS[name]:
             del kept[name]
-    if None in kept.values():
-        kept = {name: value for name, value in kept.items() if value is not None}
     return encode_sorted(kept)
+
+
+def number(name: str, value: object) -> float:
+    """A float: 0 and 0.0 ask the same. Raises BadRequest for what is no number."""
+    if type(value) is not int and type(value) is not float:
+        raise BadRequest("must be a number", param=name)
+    try:
+        return float(value)
+    except OverflowError:
+        raise BadRequest("is too large a number", param=name) from None
 
 
 def check_question(kind: Kind, fields: dict[str, Any]) -> None:
@@ -127,14 +134,6 @@ def flag(fields: dict[str, Any], name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise BadRequest("must be true or false", param=name)
     return bool(value)
-
-
-def check_numbers(fields: dict[str, Any]) -> None:
-    """The sampling numbers must be numbers, for they decide about the cache."""
-    for name in NUMBERS:
-        value = fields.get(name)
-        if value is not None and type(value) is not int and type(value) is not float:
-            raise BadRequest("must be a number", param=name)
 
 
 def known(error: Exception | None) -> StepwellError:

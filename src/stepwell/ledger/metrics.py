@@ -114,7 +114,7 @@ Told = tuple[str, str, str, str, int, str]
 
 
 class Metrics:
-    """All metrics of one process. Both are called in the event loop."""
+    """All metrics of one process; told of every request in the event loop."""
 
     def __init__(self, worker: str = "") -> None:
         """`worker` tells this process from others behind the same port; empty where it is the only one."""
