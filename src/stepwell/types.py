@@ -17,7 +17,7 @@ Form = Literal["json", "events"]
 Verdict = Literal["answered", "deferred", "refused", "failed"]
 
 
-class Caller(Struct, frozen=True, gc=False):
+class Caller(Struct, frozen=True, cache_hash=True, gc=False):
     """Who asks: always from the authenticated key, never from the text of a request."""
 
     tenant: str
@@ -98,7 +98,7 @@ class Defer(Struct, frozen=True, gc=False):
     """True where the same question has just failed below: going down would only repeat that."""
 
 
-class Visit(Struct, frozen=True, gc=False):
+class Visit(Struct, frozen=True, array_like=True, gc=False):
     """One step tried; `seconds` run until it proposed (for a stream: to its first chunk) or deferred."""
 
     step: str

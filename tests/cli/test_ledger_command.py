@@ -15,10 +15,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from stepwell.cli.ledger import decimals, since
 from stepwell.cli.main import main
-from stepwell.ledger.entry import Entry, as_tuple
+from stepwell.ledger.entry import Entry
 from stepwell.ledger.file import insert, opened
 
 NOON_S = dt.datetime(2026, 11, 1, 12, tzinfo=dt.UTC).timestamp()
@@ -55,7 +56,7 @@ def ledger(tmp_path: Path) -> Path:
     path = tmp_path / "ledger.db"
     database = opened(path)
     with database:
-        insert(database, list(map(as_tuple, (ENTRY, HIT, HIT, LATER))))
+        insert(database, list(map(astuple, (ENTRY, HIT, HIT, LATER))))
     database.close()
     return path
 

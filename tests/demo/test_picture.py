@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
+from msgspec.structs import astuple
 from rich.console import Console
 
 from stepwell.demo import picture, svg
@@ -20,7 +21,7 @@ from stepwell.demo.read import descents, told
 from stepwell.demo.story import Descent, Example, Story
 from stepwell.demo.table import table
 from stepwell.errors import StoreError
-from stepwell.ledger.entry import Entry, as_tuple
+from stepwell.ledger.entry import Entry
 from stepwell.ledger.file import insert, opened
 
 WAYS = [
@@ -62,7 +63,7 @@ def ledger(tmp_path: Path) -> Path:
     path = tmp_path / "ledger.db"
     database = opened(path)
     with database:
-        insert(database, [as_tuple(entry(number, WAYS[number % 3])) for number in range(300)])
+        insert(database, [astuple(entry(number, WAYS[number % 3])) for number in range(300)])
     database.close()
     return path
 

@@ -141,10 +141,9 @@ def test_a_caller_who_hangs_up_stops_the_engine_and_nothing_is_kept(serve: Start
 
 
 def test_equal_questions_in_flight_are_asked_once(serve: Start, upstream: Upstream) -> None:
-    reply = json_reply(OK)
-
     async def slow(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.3)
+        reply = event_reply(event("hi"), b"data: [DONE]\n\n") if b'"stream":true' in body else json_reply(OK)
         await reply(head, body, writer)  # type: ignore[misc]
 
     upstream.script = slow

@@ -65,6 +65,11 @@ def error(told: bytes) -> dict[str, object]:
         (b'{"model":"well","messages":[{"role":"user","content":3}]}', "messages[0].content", "string"),
         (b'{"model":"well","messages":[{"role":"user","content":"x"}],"temperature":"hot"}', "temperature", "number"),
         (b'{"model":"well","messages":[{"role":"user","content":"x"}],"temperature":true}', "temperature", "number"),
+        (
+            b'{"model":"well","messages":[{"role":"user","content":"x"}],"top_p":1' + b"0" * 400 + b"}",
+            "top_p",
+            "too large a number",
+        ),
         (b'{"model":"well","messages":[{"role":"user","content":"x"}],"stream":"yes"}', "stream", "true or false"),
         (b'{"model":"well","messages":[{"role":"user","content":"x"}],"stream_options":1}', "stream_options", "object"),
     ],

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from msgspec.structs import astuple
+
 from stepwell.ledger import prices
 from stepwell.ledger.book import Book
-from stepwell.ledger.entry import as_tuple, entry
+from stepwell.ledger.entry import entry
 from stepwell.ledger.file import File
 from stepwell.types import Answer, Caller, Outcome, Request, Settled, Usage, Visit
 
@@ -65,7 +67,7 @@ def book(path: Path, **more: object) -> Book:
 
 def write(path: Path, *told: Settled) -> None:
     file = File(path)
-    file.write([as_tuple(entry(each, PRICE, time.time())) for each in told])
+    file.write([astuple(entry(each, PRICE, time.time())) for each in told])
     file.close()
 
 

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made import PRICE, book, rows, settled, wait, write
+from msgspec.structs import astuple
 
 from stepwell.errors import EngineTimeout
-from stepwell.ledger.entry import MOST_TOKENS, as_tuple, entry
+from stepwell.ledger.entry import MOST_TOKENS, entry
 from stepwell.ledger.file import SCHEMA, File
 from stepwell.ledger.pipe import COMMAND, encode
 from stepwell.ledger.scribe import LENGTH, answer
@@ -116,7 +117,7 @@ def test_damage_while_running_begins_a_new_ledger(tmp_path: Path, caplog: pytest
     with path.open("r+b") as raw:
         raw.write(b"\xff" * path.stat().st_size)
     file.standing().execute("PRAGMA cache_size = 0")
-    file.write([as_tuple(entry(settled(1000), PRICE, 0.0))])
+    file.write([astuple(entry(settled(1000), PRICE, 0.0))])
     file.close()
     assert "begun anew" in caplog.text
     assert [row[0] for row in rows(path)] == ["req-1000"]
@@ -140,12 +141,12 @@ async def test_a_writer_that_is_killed_is_started_again_and_nothing_is_written_t
 
 def test_a_batch_whose_writer_died_before_it_could_say_so_is_known(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    batch = [as_tuple(entry(settled(number), PRICE, float(number))) for number in range(3)]
+    batch = [astuple(entry(settled(number), PRICE, float(number))) for number in range(3)]
     file = File(path)
     for _ in range(2):
         assert answer(file, batch, ours=False) == b""
     assert len(rows(path)) == 3
-    assert answer(file, [as_tuple(entry(settled(2), PRICE, 99.0))], ours=False) == b""
+    assert answer(file, [astuple(entry(settled(2), PRICE, 99.0))], ours=False) == b""
     assert len(rows(path)) == 4
     file.close()
 
@@ -155,7 +156,7 @@ def test_the_scribe_outlives_nobody_and_is_not_stopped_by_signals(tmp_path: Path
     scribe = subprocess.Popen(
         [sys.executable, "-P", "-c", COMMAND, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    batch = encode([as_tuple(entry(settled(1), PRICE, 0.0))])
+    batch = encode([astuple(entry(settled(1), PRICE, 0.0))])
     assert scribe.stdin is not None
     assert scribe.stdout is not None
     scribe.stdin.write(LENGTH.pack(len(batch)) + batch)

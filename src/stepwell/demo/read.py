@@ -58,7 +58,7 @@ def row(line: Line) -> Row:
 def descents(ledger: Path) -> tuple[Descent, ...]:
     """Every request's way down, in the order of their coming. Raises StoreError."""
     try:
-        with closing(sqlite3.connect(f"file:{ledger}?mode=ro", uri=True)) as database:
+        with closing(sqlite3.connect(f"{ledger.absolute().as_uri()}?mode=ro", uri=True)) as database:
             rows = database.execute(ENTRIES).fetchall()
     except sqlite3.Error as error:
         raise StoreError(f"the ledger {ledger} cannot be read ({error})") from error

@@ -52,7 +52,6 @@ class Entry(Struct, frozen=True, array_like=True, gc=False):
 
 
 encode = msgspec.json.Encoder().encode
-as_tuple = msgspec.structs.astuple
 NOTHING = Usage(0, 0)
 
 
@@ -87,7 +86,7 @@ def entry(settled: Settled, price: Price, at_s: float) -> Entry:
         usd + large_usd if step == LARGE else usd,
         large_usd,
         +(step != LARGE or usage.estimated) if step else 0,
-        encode(list(map(as_tuple, visits))).decode(),
+        encode(visits).decode(),
         "" if settled.complete else error_code(outcome.error),
     )
 

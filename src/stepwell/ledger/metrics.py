@@ -100,10 +100,11 @@ class Series:
         self.usd += entry.usd
         self.large_usd += entry.large_usd
         self.duration.add(entry.seconds)
-        if entry.step:
-            self.inputs.add(entry.input_tokens)
-            self.outputs.add(entry.output_tokens)
-        if entry.stream and entry.step and entry.complete:
+        if not entry.step:
+            return
+        self.inputs.add(entry.input_tokens)
+        self.outputs.add(entry.output_tokens)
+        if entry.stream and entry.complete:
             self.first.add(entry.first_s)
             if entry.output_tokens > 1:
                 self.each.add((entry.seconds - entry.first_s) / (entry.output_tokens - 1))
