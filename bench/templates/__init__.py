@@ -1,0 +1,1 @@
+"""What templates cost and how good they are: `python -m bench.templates`."""
