@@ -35,7 +35,7 @@ help: ## Say what there is
 demo: $(VENV)/.demo ## Play a city guide's requests through the well: table and picture, within two minutes
 	$(BIN)/stepwell demo
 
-test: $(VENV)/.test system ## Lint, types and every test that needs no torch
+test: $(VENV)/.test system edge/node_modules/.installed ## Lint, types and every test that needs no torch
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -49,21 +49,31 @@ lint: $(VENV)/.test ## Put the code into its form, then lint it and check its ty
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test system ## CPU per request beside nginx and others; the last line is one JSON object
+bench: $(VENV)/.test system edge/node_modules/.installed ## Cost and quality beside the peers; each last line is one JSON object
 	$(BIN)/python -m bench.gateway
+	$(BIN)/python -m bench.templates
 
 clean: ## Take away what these targets made
-	rm -rf $(VENV) $(VENV_TRAIN) $(VENV_SERVE) .venv-litellm stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV_TRAIN) $(VENV_SERVE) .venv-litellm edge/node_modules stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 # Peers and tools of the tests and the benchmark. What cannot be had is done without, and said so there.
 system:
-	@missing=; for pair in nginx:nginx-light wrk:wrk curl:curl; do \
+	@missing=; for pair in nginx:nginx-light wrk:wrk curl:curl chromium:chromium; do \
 		PATH=$$PATH:/usr/sbin command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
 	done; \
+	[ -e /usr/lib/nginx/modules/ngx_http_brotli_static_module.so ] || missing="$$missing libnginx-mod-http-brotli-static"; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing) \
 			>/dev/null 2>&1 || echo "could not install$$missing; going on without" >&2; \
 	elif [ -n "$$missing" ]; then echo "not installed:$$missing; going on without" >&2; fi
+
+# The edge runtime's own tools and its peers: nothing of them is shipped.
+edge/node_modules/.installed: edge/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is not here: the edge runtime is not tested" >&2; exit 0; }; \
+	for try in 1 2 3; do \
+		npm --prefix edge ci --no-audit --no-fund --loglevel=error && touch $@ && exit 0; \
+		echo "npm failed (try $$try of 3)" >&2; sleep $$((try * 5)); \
+	done; exit 1
 
 # Debian keeps venv in a package of its own.
 $(VENV)/bin/python $(VENV_TRAIN)/bin/python $(VENV_SERVE)/bin/python:
