@@ -67,13 +67,14 @@ system:
 			>/dev/null 2>&1 || echo "could not install$$missing; going on without" >&2; \
 	elif [ -n "$$missing" ]; then echo "not installed:$$missing; going on without" >&2; fi
 
-# The edge runtime's own tools and its peers: nothing of them is shipped.
+# The edge runtime's own tools and its peers: nothing of them is shipped. `install`, not `ci`: a mirror may lack the packages of
+# other platforms, which `ci` takes for a lock file out of step.
 edge/node_modules/.installed: edge/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is not here: the edge runtime is not tested" >&2; exit 0; }; \
 	for try in 1 2 3; do \
-		npm --prefix edge ci --no-audit --no-fund --loglevel=error && touch $@ && exit 0; \
+		npm --prefix edge install --no-save --no-audit --no-fund --loglevel=error && touch $@ && exit 0; \
 		echo "npm failed (try $$try of 3)" >&2; sleep $$((try * 5)); \
-	done; exit 1
+	done; echo "the edge runtime's tools could not be had: it is tested without them" >&2
 
 # Debian keeps venv in a package of its own.
 $(VENV)/bin/python $(VENV_TRAIN)/bin/python $(VENV_SERVE)/bin/python:
