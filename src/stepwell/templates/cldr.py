@@ -109,7 +109,20 @@ def rules(name: str, *, ordinal: bool) -> Rules:
     """Plural rules of a locale; `other` is left out."""
     data = locale(name)
     form = data.ordinal_form if ordinal else data.plural_form
-    return [(category, _either(ast)) for category, ast in form.abstract]
+    return [(category, _folded(_either(ast))) for category, ast in form.abstract]
+
+
+def _folded(either: list[list[Condition]]) -> list[list[Condition]]:
+    """Without what is asked of the compact exponents `e` and `c`: no number is written compactly here, so they are 0."""
+    possible = [every for every in either if all(_holds_at_zero(each) for each in every if each[0] in "ec")]
+    return [[each for each in every if each[0] not in "ec"] for every in possible]
+
+
+def _holds_at_zero(condition: Condition) -> bool:
+    _, _, negated, ranges = condition
+    return any(each in (0, [0, 0]) or (isinstance(each, list) and each[0] <= 0 <= each[1]) for each in ranges) != bool(
+        negated
+    )
 
 
 def _either(ast: tuple) -> list[list[Condition]]:  # type: ignore[type-arg]  # Babel's nested tuples

@@ -13,18 +13,14 @@ _REMOVED = ((0x200E, 0x200F, 0x061C, 0xFEFF), range(0x202A, 0x202F), range(0x206
 _CLEAN: dict[int, str] = {code: " " for codes in _CONTROL for code in codes} | {
     code: "" for codes in _REMOVED for code in codes
 }
-_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"}
-_JSON = (
-    {chr(code): f"\\u{code:04x}" for code in (*range(0x20), 0x3C, 0x3E, 0x26, 0x2028, 0x2029)}
-    | {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
-    | {'"': '\\"', "\\": "\\\\"}
-)
+_HTML = {char: f"&#{ord(char)};" for char in "&<>\"'`="}
+_JSON = {chr(code): f"\\u{code:04x}" for code in (*range(0x20), *map(ord, '"\\<>&'), 0x2028, 0x2029)}
 _SMS = dict(zip("\u2018\u2019\u201c\u201d\u2013\u2014\u2026\u00a0\u202f\u2009", "''\"\"--…   ", strict=True)) | {
     "\u2026": "..."
 }
 _TABLES = {
     "html": str.maketrans(_HTML),
-    "attribute": str.maketrans(_HTML | {"`": "&#96;", "=": "&#61;"}),
+    "attribute": str.maketrans(_HTML),
     "json": str.maketrans(_JSON),
     "sms": str.maketrans(_SMS),
 }

@@ -114,7 +114,7 @@ def _variant(variant: str | list[Any], parsed: _Bundle, writers: list[_Blank], s
     return choosers, tuple(made[place] for place in table)
 
 
-_PLACE = re.compile(r"\{([0-9]*)\}?")
+_PLACE = re.compile(r"\{([0-9]*)\}")
 
 
 def _pattern(pattern: str, writers: list[_Blank], sink: Sink) -> _Pattern:

@@ -15,14 +15,14 @@ Write = Callable[[object], str | None]
 MAX_CHARS = 200
 NUM_KEPT = 4096
 """Numbers whose text is remembered."""
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?)?")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T([01][0-9]|2[0-3]):[0-9]{2}(:[0-9]{2})?)?")
 
 
 def writer(op: Sequence[Any], numerals: Numerals, names: Mapping[str, Sequence[str]], sink: Sink) -> Write:
     """How an op of a bundle writes. Raises ValueError or KeyError for one that there is not."""
     kind, _, *rest = op
     if kind == "s":
-        return _string(int(rest[0]) if rest and rest[0] else MAX_CHARS, sink)
+        return _string(int(rest[0]) if rest else MAX_CHARS, sink)
     if kind == "n":
         return _number(rest, numerals, sink)
     if kind == "d":
