@@ -113,7 +113,7 @@ def rules(name: str, *, ordinal: bool) -> Rules:
 
 
 def _folded(either: list[list[Condition]]) -> list[list[Condition]]:
-    """Without what is asked of the compact exponents `e` and `c`: no number is written compactly here, so they are 0."""
+    """Without what is asked of compact exponents (`e`, `c`): nothing is written compactly here, so they are 0."""
     possible = [every for every in either if all(_holds_at_zero(each) for each in every if each[0] in "ec")]
     return [[each for each in every if each[0] not in "ec"] for every in possible]
 

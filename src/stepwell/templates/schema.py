@@ -65,6 +65,8 @@ class Schema(Struct, frozen=True, kw_only=True):
     """Longest text in characters; 0: the channel's."""
     banned: tuple[str, ...] = ()
     """Words that no text may hold."""
+    allowed: tuple[str, ...] = ()
+    """Names that fixed text may hold: the product's, the sender's. Any other is taken for an invented fact."""
 
     def slot(self, name: str) -> Slot | None:
         """The slot of a name, or of which the name is a form."""

@@ -1,0 +1,68 @@
+"""Templates without any model: sentences that people wrote, with their facts taken out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from stepwell.templates import structure
+from stepwell.templates.schema import Schema, Slot, Value, Values
+
+Pair = tuple[Values, str]
+"""A reader's values, and a sentence that says them."""
+
+
+def harvest(schema: Schema, pairs: Iterable[Pair]) -> dict[str, list[str]]:
+    """MessageFormat 2 sources by structure, the most frequent first. Sentences that leave a fact out are left out."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for values, text in pairs:
+        made = delexicalised(schema, values, text)
+        if made:
+            counts[made[0]][made[1]] += 1
+    return {name: [source for source, _ in each.most_common()] for name, each in sorted(counts.items())}
+
+
+def delexicalised(schema: Schema, values: Values, text: str) -> tuple[str, str] | None:
+    """A sentence's structure and source; None where a value that only a blank can say is not there word for word.
+
+    A choice that is said in other words stays in the fixed text: the structure then names its value.
+    """
+    parts: list[str] = [" ".join(text.split())]
+    found: structure.Structure = {}
+    # Longer values first: "city centre bar" before "bar".
+    for name, value in sorted(values.items(), key=lambda each: -len(str(each[1]))):
+        slot = schema.slot(name)
+        if slot is None:
+            return None
+        said = slot.blank and _cut(parts, name, spellings(slot, value))
+        if not said and slot.kind != "choice":
+            return None
+        found[name] = None if said else str(value)
+    return structure.name(found), "".join(escaped(part) if at % 2 == 0 else part for at, part in enumerate(parts))
+
+
+def spellings(slot: Slot, value: Value) -> tuple[str, ...]:
+    """How a value may be written."""
+    text = str(value)
+    if slot.kind in {"number", "money"} and not isinstance(value, str):
+        return (f"{value:,}", text)
+    return (text,)
+
+
+def _cut(parts: list[str], name: str, texts: tuple[str, ...]) -> bool:
+    """Replace each mention within the fixed parts (those at even places) by a blank; whether there was one."""
+    mention = re.compile("|".join(rf"(?<![\w-]){re.escape(text)}(?![\w-])" for text in texts))
+    cut: list[str] = []
+    for at, part in enumerate(parts):
+        pieces = mention.split(part) if at % 2 == 0 else [part]
+        for place, piece in enumerate(pieces):
+            cut += [f"{{${name}}}", piece] if place else [piece]
+    said = len(cut) > len(parts)
+    parts[:] = cut
+    return said
+
+
+def escaped(text: str) -> str:
+    """Fixed text in MessageFormat 2."""
+    return re.sub(r"[\\{}|]", r"\\\g<0>", text)
