@@ -11,7 +11,7 @@ from msgspec import Struct
 from stepwell.errors import TemplateError
 from stepwell.templates import gates, probes, structure
 from stepwell.templates.compile import bundle
-from stepwell.templates.fill import Unfit, load
+from stepwell.templates.fill import Filler, Unfit, load
 from stepwell.templates.likeness import TOO_ALIKE, Shingles, alike, shingles
 from stepwell.templates.mf2 import Message, parse
 from stepwell.templates.samples import combinations_of
@@ -67,7 +67,7 @@ def check_one(schema: Schema, locale: str, name: str, source: str, *, verify: Ve
         data = bundle(schema, locale, {name: [source]})
     except TemplateError as error:
         return Verdict(source, kept=False, gate="compile", reason=str(error))
-    gate, reason = _filled(data, message, schema, locale, name, verify)
+    gate, reason = _filled(load(data), message, schema, verify)
     return Verdict(source, kept=not reason, gate=gate, reason=reason)
 
 
@@ -81,11 +81,9 @@ def _read(message: Message, schema: Schema, locale: str, name: str) -> list[tupl
     ]
 
 
-def _filled(
-    data: bytes, message: Message, schema: Schema, locale: str, name: str, verify: Verify | None
-) -> tuple[Gate, str]:
-    """Fill every value of every blank and look at the texts."""
-    filler = load(data)
+def _filled(filler: Filler, message: Message, schema: Schema, verify: Verify | None) -> tuple[Gate, str]:
+    """Fill every value of every blank of the one template and look at the texts."""
+    (name,), locale = filler.names, filler.locale
     fixed: Values = {slot: value for slot, value in (structure.parse(name, schema) or {}).items() if value}
     protected = {slot.name for slot in schema.slots if slot.protected}
     texts: defaultdict[tuple[object, ...], set[str]] = defaultdict(set)

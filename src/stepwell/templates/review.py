@@ -28,7 +28,7 @@ class Draft(Struct, frozen=True):
     @property
     def id(self) -> str:
         """The same for the same words in the same place."""
-        return sha256("\0".join((self.locale, self.name, self.source)).encode()).hexdigest()[:16]
+        return sha256(f"{self.locale}\0{self.name}\0{self.source}".encode()).hexdigest()[:16]
 
 
 class Decision(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,0 +1,172 @@
+"""A campaign of templates, from its catalogue to a signed bundle: catalogue, write, check, review, compile, publish."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from stepwell.campaigns.file import Campaign
+from stepwell.campaigns.run import Stage
+from stepwell.campaigns.sources import Allowed, Job, bytes_of, written
+from stepwell.errors import TemplateError
+from stepwell.store.objects import opened
+from stepwell.templates import rows, structure
+from stepwell.templates.check import Verdict, check
+from stepwell.templates.compile import bundle
+from stepwell.templates.manifest import Manifest, signing_key
+from stepwell.templates.prompt import Task
+from stepwell.templates.publish import Terms, publish
+from stepwell.templates.published import read
+from stepwell.templates.review import Decision, Draft, Queue, sorted_out
+
+QUEUE = "review.jsonl"
+"""A campaign's decisions, in its folder."""
+
+
+class Waiting(TemplateError):  # noqa: N818 - an outcome, said as one
+    """Texts wait for a person."""
+
+
+def stages(job: Job) -> list[Stage]:
+    """The stages that end in compiled bundles; publishing depends on the moment, so it is no stage."""
+    campaign, file = job.campaign, job.campaign.file
+    schema = msgspec.json.encode(campaign.schema)
+    plan = file.campaign
+    written_by = msgspec.json.encode((plan, file.teacher, file.writer))
+    queue = Queue(job.root / QUEUE)
+    return [
+        Stage("catalogue", schema + bytes_of(campaign, plan.catalogue), catalogue(job)),
+        Stage("write", schema + written_by + bytes_of(campaign, plan.examples), writing(job)),
+        Stage("check", b"", checking(campaign)),
+        Stage("review", b"", reviewing(queue, job.allowed)),
+        Stage("compile", b"", compiling(campaign)),
+    ]
+
+
+def catalogue(job: Job) -> Callable[[Path, Path], None]:
+    """Which structures there are: those of the catalogue's rows by traffic, and those that the file names."""
+
+    def work(_: Path, out: Path) -> None:
+        campaign, plan = job.campaign, job.campaign.file.campaign
+        counts: Counter[str] = Counter()
+        if plan.catalogue:
+            for values in rows.good(campaign.path(plan.catalogue), campaign.schema, skip_bad=job.allowed.skip_bad):
+                listed = {slot.partition(".")[0] for slot in values if slot != rows.READER}
+                counts[structure.name(dict.fromkeys(listed))] += 1
+        counts.update(dict.fromkeys(plan.structures, 0))
+        for name in counts:
+            if structure.parse(name, campaign.schema) is None:
+                raise TemplateError(f"structure {name!r}: a slot that the schema has not")
+        if not counts:
+            raise TemplateError("nothing to write: name a catalogue or structures in [campaign]")
+        tasks = [Task(locale, name) for name, _ in counts.most_common() for locale in campaign.schema.locales]
+        put(out / "tasks.jsonl", tasks)
+
+    return work
+
+
+def writing(job: Job) -> Callable[[Path, Path], None]:
+    """Drafts from every source."""
+
+    def work(before: Path, out: Path) -> None:
+        tasks = list(taken(before / "tasks.jsonl", Task))
+        found: defaultdict[Task, dict[str, str]] = defaultdict(dict)
+        for source in job.campaign.file.campaign.sources:
+            for task, sources in written(job, source, tasks).items():
+                for each in sources:
+                    found[task].setdefault(each, source)
+        drafts = [Draft(task.locale, task.name, text, who) for task in found for text, who in found[task].items()]
+        put(out / "drafts.jsonl", drafts)
+        put(out / "tasks.jsonl", tasks)
+
+    return work
+
+
+def checking(campaign: Campaign) -> Callable[[Path, Path], None]:
+    """Keep what passes every gate; each rejection with its reason."""
+
+    def work(before: Path, out: Path) -> None:
+        drafts: defaultdict[Task, list[Draft]] = defaultdict(list)
+        for draft in taken(before / "drafts.jsonl", Draft):
+            drafts[Task(draft.locale, draft.name)].append(draft)
+        kept: list[Draft] = []
+        refused: list[Verdict] = []
+        for task, each in drafts.items():
+            verdicts = check(campaign.schema, task.locale, task.name, [draft.source for draft in each])
+            good = [draft for draft, verdict in zip(each, verdicts, strict=True) if verdict.kept]
+            kept += good[: campaign.file.campaign.num_variants]
+            refused += [verdict for verdict in verdicts if not verdict.kept]
+        put(out / "drafts.jsonl", kept)
+        put(out / "refused.jsonl", refused)
+        put(out / "tasks.jsonl", taken(before / "tasks.jsonl", Task))
+
+    return work
+
+
+def reviewing(queue: Queue, allowed: Allowed) -> Callable[[Path, Path], None]:
+    """What a person has approved. Raises Waiting while some are undecided."""
+
+    def work(before: Path, out: Path) -> None:
+        drafts = list(taken(before / "drafts.jsonl", Draft))
+        decisions = queue.decisions()
+        if allowed.auto_approve:
+            new = [Decision(draft.id, "approve", "--auto-approve") for draft in drafts if draft.id not in decisions]
+            queue.decide(new)
+            decisions = queue.decisions()
+        approved, waiting = sorted_out(drafts, decisions)
+        if waiting:
+            raise Waiting(f"{len(waiting)} texts wait for approval: stepwell templates review {queue.file.parent}")
+        put(out / "drafts.jsonl", approved)
+        put(out / "tasks.jsonl", taken(before / "tasks.jsonl", Task))
+
+    return work
+
+
+def compiling(campaign: Campaign) -> Callable[[Path, Path], None]:
+    """One bundle a locale. Raises TemplateError where a locale has no text at all."""
+
+    def work(before: Path, out: Path) -> None:
+        templates: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for draft in taken(before / "drafts.jsonl", Draft):
+            templates[draft.locale][draft.name].append(draft.source)
+        for locale in campaign.schema.locales:
+            if not templates[locale]:
+                raise TemplateError(f"not one text for {locale} was approved; look at the reasons of the stage check")
+            (out / f"{locale}.json").write_bytes(bundle(campaign.schema, locale, templates[locale]))
+        missing = [task for task in taken(before / "tasks.jsonl", Task) if task.name not in templates[task.locale]]
+        put(out / "missing.jsonl", missing)
+
+    return work
+
+
+def published(campaign: Campaign, bundles: Path) -> Manifest:
+    """Put the bundles live, unless they are. Raises TemplateError and StoreError."""
+    section = campaign.file.publish
+    key = signing_key(section.key_env)
+    url = section.url
+    objects = opened(url if "://" in url else str(campaign.path(url)))
+    data = {file.stem: file.read_bytes() for file in sorted(bundles.glob("*.json"))}
+    try:
+        manifest, live = read(objects, {key.id: key.public})
+    except TemplateError:
+        live = None
+    if live == data and manifest.state == "live":
+        return manifest
+    terms = Terms(expires_days=section.expires_days)
+    return publish(objects, data, campaign=campaign.schema.name, key=key, terms=terms)
+
+
+def put(file: Path, lines: Iterable[Struct]) -> None:
+    """Write JSONL."""
+    file.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+
+
+def taken(file: Path, kind: type[Any]) -> Iterator[Any]:
+    """Read JSONL that a stage wrote."""
+    for line in file.read_bytes().splitlines():
+        yield msgspec.json.decode(line, type=kind)
