@@ -14,15 +14,17 @@ from stepwell.campaigns.file import Campaign
 from stepwell.campaigns.run import Stage
 from stepwell.campaigns.sources import Allowed, Job, bytes_of, written
 from stepwell.errors import TemplateError
+from stepwell.quality.slots import ATTRIBUTES, errors
 from stepwell.store.objects import opened
 from stepwell.templates import rows, structure
-from stepwell.templates.check import Verdict, check
+from stepwell.templates.check import Verdict, Verify, check
 from stepwell.templates.compile import bundle
 from stepwell.templates.manifest import Manifest, signing_key
 from stepwell.templates.prompt import Task
 from stepwell.templates.publish import Terms, publish
 from stepwell.templates.published import read
 from stepwell.templates.review import Decision, Draft, Queue, sorted_out
+from stepwell.templates.schema import Values
 
 QUEUE = "review.jsonl"
 """A campaign's decisions, in its folder."""
@@ -58,10 +60,11 @@ def catalogue(job: Job) -> Callable[[Path, Path], None]:
             for values in rows.good(campaign.path(plan.catalogue), campaign.schema, skip_bad=job.allowed.skip_bad):
                 listed = {slot.partition(".")[0] for slot in values if slot != rows.READER}
                 counts[structure.name(dict.fromkeys(listed))] += 1
-        counts.update(dict.fromkeys(plan.structures, 0))
-        for name in counts:
-            if structure.parse(name, campaign.schema) is None:
+        for name in plan.structures:
+            listed_too = structure.parse(name, campaign.schema)
+            if listed_too is None:
                 raise TemplateError(f"structure {name!r}: a slot that the schema has not")
+            counts.setdefault(structure.name(listed_too), 0)
         if not counts:
             raise TemplateError("nothing to write: name a catalogue or structures in [campaign]")
         tasks = [Task(locale, name) for name, _ in counts.most_common() for locale in campaign.schema.locales]
@@ -97,7 +100,8 @@ def checking(campaign: Campaign) -> Callable[[Path, Path], None]:
         kept: list[Draft] = []
         refused: list[Verdict] = []
         for task, each in drafts.items():
-            verdicts = check(campaign.schema, task.locale, task.name, [draft.source for draft in each])
+            sources = [draft.source for draft in each]
+            verdicts = check(campaign.schema, task.locale, task.name, sources, verify=told_apart(campaign, task))
             good = [draft for draft, verdict in zip(each, verdicts, strict=True) if verdict.kept]
             kept += good[: campaign.file.campaign.num_variants]
             refused += [verdict for verdict in verdicts if not verdict.kept]
@@ -106,6 +110,21 @@ def checking(campaign: Campaign) -> Callable[[Path, Path], None]:
         put(out / "tasks.jsonl", taken(before / "tasks.jsonl", Task))
 
     return work
+
+
+def told_apart(campaign: Campaign, task: Task) -> Verify | None:
+    """The checker of the house writer's domain, for structures that it knows."""
+    attributes = campaign.file.writer.attributes if campaign.file.writer else {}
+    if not set(structure.read(task.name)) <= set(attributes) or not set(attributes.values()) <= set(ATTRIBUTES):
+        return None
+
+    def verify(values: Values, text: str) -> list[str]:
+        facts = {attributes[slot]: str(value) for slot, value in values.items()}
+        found = errors(facts, text)
+        told = (("says nothing of", found.missing), ("says something else of", found.wrong), ("adds", found.added))
+        return [f"{what} {', '.join(names)}" for what, names in told if names]
+
+    return verify
 
 
 def reviewing(queue: Queue, allowed: Allowed) -> Callable[[Path, Path], None]:

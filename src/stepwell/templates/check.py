@@ -77,7 +77,7 @@ def _read(message: Message, schema: Schema, locale: str, name: str) -> list[tupl
         ("facts", gates.facts(message, schema, locale, name)),
         ("words", gates.words(message, schema)),
         ("spacing", gates.spacing(message, locale)),
-        ("plurals", gates.plurals(message, schema, locale)),
+        ("plurals", gates.plurals(message, schema, locale) or gates.counted(message, schema, locale)),
     ]
 
 

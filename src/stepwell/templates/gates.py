@@ -13,6 +13,10 @@ from stepwell.templates.schema import Schema, Slot
 
 _NOUNS_IN_CAPITALS = frozenset({"de", "lb"})
 _INNER_NAME = re.compile(r"(?<=[\w,;] )([^\W\d_][\w'\u2019-]*)")
+_UNCOUNTED = frozenset(
+    "a an and are as at but by for from has have in is now of on or out per than the to was were with".split(" ")  # noqa: SIM905
+)
+"""English words that may follow a number without being counted by it."""
 _SPACED = frozenset({"fr"})
 """Languages that put a space before ! ? : ;"""
 
@@ -62,6 +66,21 @@ def plurals(message: Message, schema: Schema, locale: str) -> str:
         lacking = reached(slot, locale, exact, ordinal=selector.mode == "ordinal") - keys - {"other"}
         if lacking and len(keys) > 1:
             return f"${selector.slot}: no variant for the plural category {', '.join(sorted(lacking))} of {locale}"
+    return ""
+
+
+def counted(message: Message, schema: Schema, locale: str) -> str:
+    """Whether a word that follows a number can agree with it: only where the number has been selected by."""
+    selected = {selector.slot for selector in message.selectors if selector.mode == "plural"}
+    for variant in message.variants:
+        for blank, after in zip(variant.pattern, variant.pattern[1:], strict=False):
+            if not isinstance(blank, Blank) or blank.slot in selected or not isinstance(after, str):
+                continue
+            slot, word = schema.slot(blank.slot), re.match(r"\s([^\W\d_]+)", after)
+            if slot is None or slot.kind != "number" or blank.function == "percent" or word is None:
+                continue
+            if word[1].lower() not in _UNCOUNTED and len(reached(slot, locale, set(), ordinal=False)) > 1:
+                return f"${blank.slot} is followed by {word[1]!r}, which must agree: select the plural by it"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Templates without any model: sentences that people wrote, with their facts taken out."""
+"""Templates without any model: sentences that people wrote, with their facts taken out (delexicalised)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from stepwell.templates import structure
+from stepwell.templates.merge import Sample, merged
 from stepwell.templates.schema import Schema, Slot, Value, Values
 
+_ENDING = r"(?<=\d)(?:st|nd|rd|th)"
 Pair = tuple[Values, str]
 """A reader's values, and a sentence that says them."""
 
 
-def harvest(schema: Schema, pairs: Iterable[Pair]) -> dict[str, list[str]]:
+def harvest(schema: Schema, pairs: Iterable[Pair], locale: str = "en") -> dict[str, list[str]]:
     """MessageFormat 2 sources by structure, the most frequent first. Sentences that leave a fact out are left out."""
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    samples: defaultdict[str, list[Sample]] = defaultdict(list)
     for values, text in pairs:
         made = delexicalised(schema, values, text)
         if made:
-            counts[made[0]][made[1]] += 1
-    return {name: [source for source, _ in each.most_common()] for name, each in sorted(counts.items())}
+            samples[made[0]].append(Sample(values, made[1]))
+    return {name: merged(schema, locale, _by_frequency(each)) for name, each in sorted(samples.items())}
+
+
+def _by_frequency(samples: list[Sample]) -> list[Sample]:
+    counts = Counter(each.pattern for each in samples)
+    return sorted(samples, key=lambda each: -counts[each.pattern])
 
 
 def delexicalised(schema: Schema, values: Values, text: str) -> tuple[str, str] | None:
@@ -52,7 +59,8 @@ def spellings(slot: Slot, value: Value) -> tuple[str, ...]:
 
 def _cut(parts: list[str], name: str, texts: tuple[str, ...]) -> bool:
     """Replace each mention within the fixed parts (those at even places) by a blank; whether there was one."""
-    mention = re.compile("|".join(rf"(?<![\w-]){re.escape(text)}(?![\w-])" for text in texts))
+    # A rank may be followed by its ending.
+    mention = re.compile("|".join(rf"(?<![\w-]){re.escape(text)}(?=(?:{_ENDING})?(?![\w-]))" for text in texts))
     cut: list[str] = []
     for at, part in enumerate(parts):
         pieces = mention.split(part) if at % 2 == 0 else [part]

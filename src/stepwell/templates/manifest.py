@@ -205,9 +205,7 @@ def signing_key(variable: str) -> SigningKey:
     """The private key in an environment variable, as PEM or as base64 of its 32 bytes. Raises TemplateError."""
     text = os.environ.get(variable, "").strip()
     if not text:
-        refuse(
-            f"the environment variable {variable} holds no key; `stepwell templates publish --new-key` makes one", ""
-        )
+        refuse(f"the environment variable {variable} holds no key; `stepwell templates key` makes one", "")
     try:
         key = load_pem_private_key(text.encode(), None) if "BEGIN" in text else None
         private = key or Ed25519PrivateKey.from_private_bytes(raw(text))

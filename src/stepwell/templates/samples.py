@@ -39,7 +39,7 @@ def telling(schema: Schema, name: str, locale: str) -> list[Value]:
     if slot.kind == "date":
         return days(str(slot.low), str(slot.high))
     # An article shows itself before a vowel and before a consonant.
-    return list(slot.values) or ["Ada", "Bo", "x" * slot.max_chars]
+    return list(slot.values) or ["Ada", "Bo", "X" + "x" * (slot.max_chars - 1)]
 
 
 def numbers(slot: Slot, locale: str) -> list[Value]:

@@ -6,6 +6,8 @@ import importlib.util
 
 from stepwell.errors import ConfigError
 
+KEY_ENV = "STEPWELL_SIGNING_KEY"
+"""The environment variable that holds the signing key."""
 MODULES = ("babel", "brotli", "cryptography", "moz.l10n", "obstore", "polars", "rich", "zstandard")
 
 
