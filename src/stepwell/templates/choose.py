@@ -16,7 +16,12 @@ _GOLDEN = 2654435761
 def chosen(seed: str, reader: str, weights: Sequence[int]) -> int:
     """Place of the reader's variant. The sum of the weights is 1 to `MAX_WEIGHT`."""
     sums = list(accumulate(weights))
-    return bisect_right(sums, point(crc32(_bytes(seed + ":")), reader, sums[-1]))
+    return place_of(sums, point(crc32(_bytes(seed + ":")), reader, sums[-1]))
+
+
+def place_of(sums: Sequence[int], at: int) -> int:
+    """The variant that stands at a point, by the running sums of the weights."""
+    return bisect_right(sums, at)
 
 
 def order(seed: str, reader: str, weights: Sequence[int]) -> list[int]:
@@ -28,10 +33,15 @@ def order(seed: str, reader: str, weights: Sequence[int]) -> list[int]:
 
 def point(start: int, reader: str, total: int) -> int:
     """Where a reader stands among `total` places; `start` is the CRC of seed and colon."""
-    return (crc32(_bytes(reader), start) * _GOLDEN & 0xFFFFFFFF) * total >> 32
+    try:
+        data = reader.encode()
+    except UnicodeEncodeError:
+        data = _bytes(reader)
+    return (crc32(data, start) * _GOLDEN & 0xFFFFFFFF) * total >> 32
 
 
 def _bytes(text: str) -> bytes:
+    """UTF-8, lone surrogates as U+FFFD."""
     try:
         return text.encode()
     except UnicodeEncodeError:

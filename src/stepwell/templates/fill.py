@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import accumulate
 from typing import Any, Literal, TypeVar, cast
 from zlib import crc32
@@ -16,7 +18,7 @@ from stepwell.templates.choose import MAX_WEIGHT, point
 from stepwell.templates.classes import Classify, classifier
 from stepwell.templates.escape import Sink, clean, escaped
 from stepwell.templates.numerals import ROOT
-from stepwell.templates.ops import Write, writer
+from stepwell.templates.ops import Write, limit, writer
 
 VERSION = 1
 Why = Literal["missing", "unfit", "unknown"]
@@ -61,16 +63,18 @@ class _Bundle(Struct):
     w: dict[str, list[int]] = {}
 
 
-_Blank = tuple[str, Write]
-_Pattern = tuple[str, tuple[_Blank, ...]]
+Blank = tuple[str, Write]
+Pattern = tuple[str, tuple[Blank, ...]]
 """A format for `%`, and what goes into it."""
-_Chooser = tuple[str, Classify, int]
+Chooser = tuple[str, Classify, int]
 """Slot, its classes, how many there are."""
-_Variant = tuple[tuple[_Chooser, ...], tuple[_Pattern, ...]]
+Variant = tuple[tuple[Chooser, ...], tuple[Pattern, ...]]
 
 
-class _Template(Struct, frozen=True):
-    variants: tuple[_Variant, ...]
+class Template(Struct, frozen=True):
+    """The variants of a template, and what their weights say."""
+
+    variants: tuple[Variant, ...]
     sums: tuple[int, ...]
     start: int
     """CRC of the seed and a colon."""
@@ -90,22 +94,27 @@ def load(data: bytes, sink: Sink = "plain") -> Filler:
 def _loaded(parsed: _Bundle, sink: Sink) -> Filler:
     writers = [(str(op[1]), writer(op, parsed.num, parsed.names, sink)) for op in parsed.ops]
     templates = {}
+    # Variants that ask the same share the answer.
+    classifiers = cache(lambda selector: classifier(msgspec.json.decode(selector), parsed.plural))
     for name, variants in parsed.t.items():
         weights = parsed.w.get(name, [1] * len(variants))
         if len(weights) != len(variants) or min(weights, default=0) < 0 or not 1 <= sum(weights) <= MAX_WEIGHT:
             raise ValueError(f"weights of {name}")
-        made = tuple(_variant(each, parsed, writers, sink) for each in variants)
+        made = tuple(_variant(each, classifiers, writers, sink) for each in variants)
         seed = f"{parsed.campaign}/{name}:".encode(errors="replace")
-        templates[name] = _Template(made, tuple(accumulate(weights)), crc32(seed))
-    return Filler(parsed.campaign, parsed.locale, templates, parsed.default, others=parsed.missing == "variant")
+        templates[name] = Template(made, tuple(accumulate(weights)), crc32(seed))
+    limits = {write: limit(op) for op, (_, write) in zip(parsed.ops, writers, strict=True) if op[0] == "s"}
+    return Filler(parsed, templates, limits)
 
 
-def _variant(variant: str | list[Any], parsed: _Bundle, writers: list[_Blank], sink: Sink) -> _Variant:
+def _variant(
+    variant: str | list[Any], classifiers: Callable[[bytes], Classify], writers: list[Blank], sink: Sink
+) -> Variant:
     if isinstance(variant, str):
         return (), (_pattern(variant, writers, sink),)
     *patterns, selectors, table = variant
     made = [_pattern(each, writers, sink) for each in patterns]
-    choosers = tuple((str(each[1]), classifier(each, parsed.plural), len(each[2]) + 1) for each in selectors)
+    choosers = tuple((str(each[1]), classifiers(msgspec.json.encode(each)), len(each[2]) + 1) for each in selectors)
     num_cells = 1
     for _, _, size in choosers:
         num_cells *= size
@@ -117,7 +126,7 @@ def _variant(variant: str | list[Any], parsed: _Bundle, writers: list[_Blank], s
 _PLACE = re.compile(r"\{([0-9]*)\}")
 
 
-def _pattern(pattern: str, writers: list[_Blank], sink: Sink) -> _Pattern:
+def _pattern(pattern: str, writers: list[Blank], sink: Sink) -> Pattern:
     blanks = []
     parts = []
     # Odd parts are what stands between braces.
@@ -135,45 +144,36 @@ def _pattern(pattern: str, writers: list[_Blank], sink: Sink) -> _Pattern:
 class Filler:
     """A bundle for one sink; frozen, may be shared between threads."""
 
-    __slots__ = ("_default", "_others", "_templates", "campaign", "locale")
+    __slots__ = ("_others", "campaign", "default", "limits", "locale", "templates")
 
-    def __init__(
-        self,
-        campaign: str,
-        locale: str,
-        templates: Mapping[str, _Template],
-        default: Mapping[str, object],
-        *,
-        others: bool,
-    ) -> None:
-        self.campaign, self.locale = campaign, locale
-        self._templates, self._default, self._others = templates, default, others
+    def __init__(self, parsed: _Bundle, templates: Mapping[str, Template], limits: Mapping[Write, int]) -> None:
+        self.campaign, self.locale, self.default = parsed.campaign, parsed.locale, parsed.default
+        self._others = parsed.missing == "variant"
+        self.templates = templates
+        self.limits = limits
+        """Most characters of the values that a string's writer takes."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The templates that there are."""
-        return tuple(self._templates)
+        return tuple(self.templates)
 
     def num_variants(self, name: str) -> int:
         """How many variants a template has; 0: there is none of this name."""
-        return len(template.variants) if (template := self._templates.get(name)) else 0
+        return len(template.variants) if (template := self.templates.get(name)) else 0
 
     def slots(self, name: str) -> frozenset[str]:
         """Every slot that some variant of a template speaks of. Raises KeyError for an unknown name."""
-        variants = self._templates[name].variants
+        variants = self.templates[name].variants
         blanks = {slot for _, patterns in variants for _, each in patterns for slot, _ in each}
         return frozenset(blanks | {slot for choosers, _ in variants for slot, _, _ in choosers})
 
     def fill(self, name: str, values: Mapping[str, object], reader: str = "") -> Filled | Unfilled:
         """A reader's text of a template: always the same one for the same reader and values."""
-        template = self._templates.get(name)
+        template = self.templates.get(name)
         if template is None:
             return Unfilled("", "unknown")
-        sums = template.sums
-        at = point(template.start, reader, sums[-1])
-        first = 0
-        while sums[first] <= at:
-            first += 1
+        first = bisect_right(template.sums, point(template.start, reader, template.sums[-1]))
         text = self._text(template.variants[first], values)
         if text.__class__ is str:
             return Filled(text, first)
@@ -181,13 +181,13 @@ class Filler:
 
     def write(self, name: str, variant: int, values: Mapping[str, object]) -> str:
         """The text of one variant, whatever its weight. Raises Unfit; KeyError or IndexError where there is none."""
-        text = self._text(self._templates[name].variants[variant], values)
+        text = self._text(self.templates[name].variants[variant], values)
         if isinstance(text, Unfilled):
             raise Unfit(text.slot, text.why)
         return text
 
     def _next(
-        self, template: _Template, first: int, values: Mapping[str, object], unfilled: Unfilled
+        self, template: Template, first: int, values: Mapping[str, object], unfilled: Unfilled
     ) -> Filled | Unfilled:
         """The first of the other variants that can be filled, in turn."""
         sums, num = template.sums, len(template.variants)
@@ -199,7 +199,7 @@ class Filler:
                     return Filled(text, place)
         return unfilled
 
-    def _text(self, variant: _Variant, values: Mapping[str, object]) -> str | Unfilled:
+    def _text(self, variant: Variant, values: Mapping[str, object]) -> str | Unfilled:
         choosers, table = variant
         get = values.get
         cell = 0
@@ -221,7 +221,7 @@ class Filler:
 
     def _instead(self, slot: str, use: Callable[[object], _T | None]) -> _T | None:
         """What the policy's default makes of a slot that failed."""
-        return use(self._default[slot]) if slot in self._default else None
+        return use(self.default[slot]) if slot in self.default else None
 
 
 def _why(value: object) -> Why:

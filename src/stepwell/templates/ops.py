@@ -22,12 +22,17 @@ def writer(op: Sequence[Any], numerals: Numerals, names: Mapping[str, Sequence[s
     """How an op of a bundle writes. Raises ValueError or KeyError for one that there is not."""
     kind, _, *rest = op
     if kind == "s":
-        return _string(int(rest[0]) if rest else MAX_CHARS, sink)
+        return _string(limit(op), sink)
     if kind == "n":
         return _number(rest, numerals, sink)
     if kind == "d":
         return _date(rest[0], str(numerals[6]) if len(numerals) > 6 else "0", names, sink)  # noqa: PLR2004 - `zero`
     raise ValueError(f"op of kind {kind!r}")
+
+
+def limit(op: Sequence[Any]) -> int:
+    """Most characters that the op of a string takes."""
+    return int(op[2]) if len(op) > 2 else MAX_CHARS  # noqa: PLR2004 - kind, slot, limit
 
 
 def _string(max_chars: int, sink: Sink) -> Write:

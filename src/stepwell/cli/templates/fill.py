@@ -1,0 +1,55 @@
+"""`stepwell templates fill`: fill a template for an audience of any size, in bounded memory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stepwell.cli.templates.needs import check_extra
+from stepwell.cli.templates.publish import bytes_of
+from stepwell.templates.escape import SINKS
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = commands.add_parser("fill", help="fill a template for an audience", description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True, metavar="LOCALE.json", help="a compiled bundle")
+    parser.add_argument("--audience", type=Path, required=True, metavar="FILE", help=".parquet, .csv or .jsonl")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".parquet or .jsonl")
+    parser.add_argument("--template", default="", help="default: for each row the one that says what the row says")
+    parser.add_argument("--sink", choices=SINKS, default="plain", help="where the texts go")
+    parser.add_argument("--reader", default="reader", metavar="COLUMN", help="who a row is for")
+    parser.add_argument("--schema", type=Path, metavar="FILE", help="check the rows against this schema first")
+    parser.add_argument("--skip-bad", type=Path, metavar="FILE", help="leave wrong rows out, into this file (JSONL)")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Fill. Raises TemplateError."""
+    check_extra()
+    from rich.console import Console  # noqa: PLC0415 - needs the extra
+    from rich.progress import Progress  # noqa: PLC0415
+
+    from stepwell.templates.audience import Wanted, run  # noqa: PLC0415
+
+    wanted = Wanted(bytes_of(given.bundle), given.template, given.sink, given.reader)
+    audience = good_rows(given) if given.schema else given.audience
+    with Progress(console=Console(stderr=True)) as bar:
+        line = bar.add_task("filling", total=None)
+        counts = run(audience, given.out, wanted, lambda num: bar.advance(line, num))
+    print(f"{counts.filled:,} texts for {counts.rows:,} readers: {given.out}")
+    return 0
+
+
+def good_rows(given: argparse.Namespace) -> Path:
+    """The audience, or a table of its right rows. Raises TemplateError at a wrong row without --skip-bad."""
+    import msgspec  # noqa: PLC0415
+
+    from stepwell.templates.rows import good  # noqa: PLC0415
+    from stepwell.templates.schema_file import load  # noqa: PLC0415
+
+    right: Path = given.out.with_name(f".{given.out.name}.rows.jsonl")
+    with right.open("wb") as file:
+        for values in good(given.audience, load(given.schema), skip_bad=given.skip_bad):
+            file.write(msgspec.json.encode(values) + b"\n")
+    return right
