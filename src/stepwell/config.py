@@ -134,6 +134,18 @@ class Cache(Section, frozen=True):
     flush_ms: Count = 200
 
 
+class Templates(Section, frozen=True):
+    """`[templates]`: the campaign whose texts the first step fills."""
+
+    url: Annotated[str, Meta(min_length=1)]
+    """Where it is published: a folder, `file://` or `s3://bucket/prefix`."""
+    public_keys: Annotated[list[str], Meta(min_length=1)]
+    """Who may sign it: base64 of 32 bytes, or PEM."""
+    locale: str = "en"
+    """Of readers who do not say theirs."""
+    refresh_s: Seconds = 30.0
+
+
 class Ledger(Section, frozen=True):
     """`[ledger]`: where entries go and how long one may wait in memory."""
 
@@ -159,6 +171,7 @@ class Config(Section, frozen=True):
     keys: list[Key] = []
     engines: dict[str, AnyEngine] = {}
     routes: dict[str, Route] = {}
+    templates: Templates | None = None
     cache: Cache = Cache()
     ledger: Ledger = Ledger()
     promise: Promise = Promise()

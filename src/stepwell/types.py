@@ -76,7 +76,8 @@ class Answer(Struct, frozen=True, kw_only=True, gc=False):
 class Evidence(Struct, frozen=True, gc=False):
     """Why a step believes its answer: the promise decides on this alone."""
 
-    kind: Literal["exact", "large"]
+    kind: Literal["checked", "exact", "large"]
+    """checked: a text that passed every gate with every value, and a person's eyes."""
     detail: str = ""
 
 

@@ -32,6 +32,7 @@ from stepwell.quality.promise import allows
 from stepwell.steps.cache import Cache, Rule
 from stepwell.steps.large import Large
 from stepwell.store.memory import Memory
+from stepwell.store.objects import opened
 from stepwell.store.sqlite import Sqlite
 from stepwell.types import Answer, Caller, Usage
 
@@ -79,7 +80,7 @@ def build(config: Config, *, worker: str = "") -> Well:
     rules = {name: rule(route, config) for name, route in config.routes.items()}
     cache = Cache(exact, rules, partial(worth, paid), config.cache.max_answer_bytes)
     large = Large({name: [engines[each] for each in route.engines] for name, route in config.routes.items()})
-    steps: tuple[Step, ...] = (cache, large)
+    steps: tuple[Step, ...] = (*templates(config), cache, large)
     door = Door(
         callers=callers,
         stairs=dict.fromkeys(config.routes, steps),
@@ -172,6 +173,22 @@ def kept_answers(config: Config) -> Exact:
     if not cache.path:
         return Exact(memory, None)
     return Exact(memory, Sqlite(cache.path, limit_bytes=cache.file_bytes, flush_ms=cache.flush_ms))
+
+
+def templates(config: Config) -> tuple[Step, ...]:
+    """The template step, where a campaign is configured. Raises ConfigError, StoreError, TemplateError."""
+    section = config.templates
+    if section is None:
+        return ()
+    try:
+        from stepwell.steps.template import Template  # noqa: PLC0415 - its bundles need the extra
+        from stepwell.templates.live import Live  # noqa: PLC0415
+        from stepwell.templates.manifest import trusted  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(f"needs {error.name}: pip install 'stepwell[templates]'", field="templates") from error
+    live = Live(opened(section.url), trusted(section.public_keys), section.refresh_s)
+    live.look()
+    return (Template(live, section.locale),)
 
 
 def rule(route: Route, config: Config) -> Rule:

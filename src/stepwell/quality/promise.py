@@ -1,6 +1,7 @@
 """The promise: how often a shallow step may differ from the large model, and who may answer under it.
 
-The one rule that can honestly be kept without audits: exact evidence passes, everything else goes one step down.
+The rule that can honestly be kept without audits: the large model's own answer to an equal question passes, and so does
+a text that was checked with every value before anybody saw it; everything else goes one step down.
 """
 
 from __future__ import annotations
@@ -10,4 +11,4 @@ from stepwell.types import Evidence
 
 def allows(evidence: Evidence) -> bool:
     """Decide whether a shallow step's proposal is good enough to be the answer."""
-    return evidence.kind == "exact"
+    return evidence.kind in {"checked", "exact"}
