@@ -165,7 +165,7 @@ async def test_llama_cpps_own_port_is_locked(writer: Embedded) -> None:
     url = f"{writer.server.listening_address}/v1/chat/completions"
     body = json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
     with pytest.raises(urllib.error.HTTPError) as caught:
-        await asyncio.to_thread(urllib.request.urlopen, urllib.request.Request(url, body))  # noqa: S310 - its own address
+        await asyncio.to_thread(urllib.request.urlopen, urllib.request.Request(url, body))
     assert caught.value.code == 401
     caught.value.close()
 

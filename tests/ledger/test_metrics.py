@@ -137,7 +137,7 @@ def test_spent_and_large_add_up_to_what_was_saved() -> None:
 
 def test_workers_of_one_port_are_told_apart(serve: Start) -> None:
     gateway = serve(SCRIPTED.replace("port = 0", "port = 0\nworkers = 2"))
-    with urlopen(gateway.url.removesuffix("/v1") + "/metrics") as page:  # noqa: S310 - our own
+    with urlopen(gateway.url.removesuffix("/v1") + "/metrics") as page:
         families = list(text_string_to_metric_families(page.read().decode()))
     (lost,) = next(family.samples for family in families if family.name == "stepwell_ledger_lost")
     assert lost.labels["worker"] in {"0", "1"}

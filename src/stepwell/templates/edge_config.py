@@ -25,7 +25,12 @@ server {{
     # Nothing here depends on who asks: no cookie goes in or out.
     proxy_hide_header Set-Cookie;
     gzip_static on;
-{brotli}    location ~ "^/t/[0-9a-f]{{32}}[.](json|from-[0-9a-f]+[.]zst)$" {{
+{brotli}    location /t/ {{
+        # What never changes need not be looked up again.
+        open_file_cache max=4096 inactive=10m;
+        open_file_cache_valid 10m;
+        sendfile on;
+        tcp_nopush on;
 {forever}    }}
     location = /manifest.json {{
         gzip_static off;
