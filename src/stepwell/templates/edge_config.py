@@ -29,8 +29,8 @@ server {{
         # What never changes need not be looked up again.
         open_file_cache max=4096 inactive=10m;
         open_file_cache_valid 10m;
-        sendfile on;
-        tcp_nopush on;
+        # One write carries head and body of a small file.
+        sendfile off;
 {forever}    }}
     location = /manifest.json {{
         gzip_static off;
