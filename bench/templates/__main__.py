@@ -10,10 +10,10 @@ import json
 import platform
 
 from bench import cpu
-from bench.templates import audience, calls, edge_cost, quality, speed_js, speed_py, wire
+from bench.templates import audience, calls, edge_cost, quality, speed_js, speed_py, vectors, wire
 
 Figures = dict[str, float | int | None]
-PARTS = (speed_py, speed_js, audience, calls, quality, wire, edge_cost)
+PARTS = (speed_py, speed_js, audience, calls, quality, wire, edge_cost, vectors)
 ROWS = (
     # key, what, must, aim, and whether less is better
     ("py_fills_per_cpu_s", "Python: texts filled per CPU second", 300_000, 600_000, False),

@@ -103,8 +103,8 @@ def facts(message: Message, schema: Schema, locale: str, name: str) -> str:
         text = "".join(part if isinstance(part, str) else "x" for part in variant.pattern)
         for known in (*schema.allowed, *chosen):
             text = text.replace(known, "x")
-        if found := re.search(r"\d", text):
-            return f"the digit {found[0]} is fixed text: an invented fact"
+        if (found := re.search(r"\d+", text)) and not any(found[0] in value for value in chosen):
+            return f"the number {found[0]} is fixed text: an invented fact"
         for each in sorted((named - chosen) | months):
             if re.search(rf"(?<!\w){re.escape(each)}(?!\w)", text):
                 return f"{each!r} is fixed text: an invented fact"

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from stepwell.templates import structure
+from stepwell.templates.articles import articled
 from stepwell.templates.merge import Sample, merged
 from stepwell.templates.schema import Schema, Slot, Value, Values
 
@@ -22,7 +23,10 @@ def harvest(schema: Schema, pairs: Iterable[Pair], locale: str = "en") -> dict[s
         made = delexicalised(schema, values, text)
         if made:
             samples[made[0]].append(Sample(values, made[1]))
-    return {name: merged(schema, locale, _by_frequency(each)) for name, each in sorted(samples.items())}
+    merge = {name: merged(schema, locale, _by_frequency(each)) for name, each in sorted(samples.items())}
+    if locale.partition("-")[0] != "en":
+        return merge
+    return {name: list(dict.fromkeys(articled(schema, source) for source in each)) for name, each in merge.items()}
 
 
 def _by_frequency(samples: list[Sample]) -> list[Sample]:
@@ -42,7 +46,7 @@ def delexicalised(schema: Schema, values: Values, text: str) -> tuple[str, str] 
         slot = schema.slot(name)
         if slot is None:
             return None
-        said = slot.blank and _cut(parts, name, spellings(slot, value))
+        said = slot.blank and value != "" and _cut(parts, name, spellings(slot, value))
         if not said and slot.kind != "choice":
             return None
         found[name] = None if said else str(value)
@@ -60,7 +64,7 @@ def spellings(slot: Slot, value: Value) -> tuple[str, ...]:
 def _cut(parts: list[str], name: str, texts: tuple[str, ...]) -> bool:
     """Replace each mention within the fixed parts (those at even places) by a blank; whether there was one."""
     # A rank may be followed by its ending.
-    mention = re.compile("|".join(rf"(?<![\w-]){re.escape(text)}(?=(?:{_ENDING})?(?![\w-]))" for text in texts))
+    mention = re.compile("|".join(rf"(?<![\w'-]){re.escape(text)}(?=(?:{_ENDING})?(?![\w-]))" for text in texts))
     cut: list[str] = []
     for at, part in enumerate(parts):
         pieces = mention.split(part) if at % 2 == 0 else [part]
