@@ -106,8 +106,8 @@ def _off_range(slot: Slot, value: object) -> str:
     found = number(value)
     if found is None:
         return f"{_shown(value)} is no number"
-    inside = float(slot.low) <= found <= float(slot.high)
-    return "" if inside else f"{_shown(value)} is not between {slot.low} and {slot.high}"
+    low, high = float(slot.low), float(slot.high)
+    return "" if low <= found <= high else f"{_shown(value)} is not between {low:g} and {high:g}"
 
 
 def _is_day(text: str, slot: Slot) -> bool:
