@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from conftest import SCRIPTED, Start
+from stepwell.cli.main import main
 from stepwell.store.objects import opened
 from stepwell.templates.compile import bundle
 from stepwell.templates.manifest import SigningKey, new_key
@@ -109,3 +110,18 @@ def until(url: str, content: str, wanted: tuple[str, str]) -> bool:
 def test_a_forged_campaign_is_not_shown(serve: Start, site: tuple[Path, SigningKey]) -> None:
     folder, _ = site
     assert ask(serve(config(folder, new_key())).url, '{"name": "Ann", "wins": 7}') == ("large", "The well is deep.")
+
+
+def test_the_ledger_says_what_the_step_did(
+    serve: Start, site: tuple[Path, SigningKey], capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway = serve(config(*site))
+    for content in ('{"name": "Ann", "wins": 1}', '{"name": "Ann"}', '{"name": "Ann"}', "hello"):
+        ask(gateway.url, content)
+    gateway.stop()
+    assert main(["templates", "coverage", "--ledger", str(gateway.folder / "stepwell-data" / "ledger.db")]) == 0
+    told = capsys.readouterr().out
+    assert "25.0% of 4 requests answered by a template" in told
+    assert "no template says name" in told
+    assert main(["ledger", "--path", str(gateway.folder / "stepwell-data" / "ledger.db")]) == 0
+    assert "template" in capsys.readouterr().out

@@ -25,6 +25,8 @@ class Plan(Section, frozen=True):
     """JSONL of `{"values": {…}, "text": "…"}`: harvested, and shown to the teacher."""
     catalogue: str = ""
     """CSV, JSONL or Parquet: its rows say which structures are written."""
+    outcomes: str = ""
+    """JSONL or CSV of what readers did with the variants: what works better is shown more (`templates/bandit.py`)."""
     structures: tuple[str, ...] = ()
     """Further structures, such as "area+food+name"."""
     num_variants: Annotated[int, Meta(ge=1, le=96)] = 12

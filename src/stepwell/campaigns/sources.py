@@ -94,7 +94,7 @@ async def told(job: Job, tasks: Sequence[Task]) -> Written:
     try:
         relay = Relay(engine, section.attributes)
         return await relayed(
-            relay, job.campaign.schema, tasks, lambda _: job.allowed.progress(next(done), len(tasks), Spent())
+            relay, job.campaign.schema, tasks, lambda num: job.allowed.progress(next(done), len(tasks), Spent(num))
         )
     finally:
         await engine.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from stepwell.errors import TemplateError
 from stepwell.quality.slots import ATTRIBUTES, errors
 from stepwell.store.objects import opened
 from stepwell.templates import rows, structure
+from stepwell.templates.bandit import weights as weights_of
 from stepwell.templates.check import Verdict, Verify, check
 from stepwell.templates.compile import bundle
 from stepwell.templates.manifest import Manifest, signing_key
+from stepwell.templates.outcomes import read as read_outcomes
 from stepwell.templates.prompt import Task
 from stepwell.templates.publish import Terms, publish
 from stepwell.templates.published import read
@@ -46,7 +48,7 @@ def stages(job: Job) -> list[Stage]:
         Stage("write", schema + written_by + bytes_of(campaign, plan.examples), writing(job)),
         Stage("check", b"", checking(campaign)),
         Stage("review", b"", reviewing(queue, job.allowed)),
-        Stage("compile", b"", compiling(campaign)),
+        Stage("compile", bytes_of(campaign, plan.outcomes), compiling(campaign)),
     ]
 
 
@@ -156,11 +158,21 @@ def compiling(campaign: Campaign) -> Callable[[Path, Path], None]:
         for locale in campaign.schema.locales:
             if not templates[locale]:
                 raise TemplateError(f"not one text for {locale} was approved; look at the reasons of the stage check")
-            (out / f"{locale}.json").write_bytes(bundle(campaign.schema, locale, templates[locale]))
+            weights = weighed(campaign, templates[locale])
+            (out / f"{locale}.json").write_bytes(bundle(campaign.schema, locale, templates[locale], weights=weights))
         missing = [task for task in taken(before / "tasks.jsonl", Task) if task.name not in templates[task.locale]]
         put(out / "missing.jsonl", missing)
 
     return work
+
+
+def weighed(campaign: Campaign, templates: Mapping[str, Sequence[str]]) -> dict[str, list[int]] | None:
+    """How often each variant is to be shown, by what readers did; None where nobody has told."""
+    name = campaign.file.campaign.outcomes
+    if not name:
+        return None
+    told = [each for each in read_outcomes(campaign.path(name)) if each.template in templates]
+    return weights_of(told, {each: len(templates[each]) for each in {outcome.template for outcome in told}})
 
 
 def published(campaign: Campaign, bundles: Path) -> Manifest:

@@ -14,11 +14,11 @@ from msgspec import Struct
 from rich.console import Console
 
 import stepwell
-from stepwell.demo import city, picture, score
+from stepwell.demo import campaign, city, picture, score
 from stepwell.demo.child import gateway
 from stepwell.demo.play import NUM_IN_FLIGHT, Played, play
 from stepwell.demo.read import told
-from stepwell.demo.story import Example
+from stepwell.demo.story import Example, Story
 from stepwell.demo.table import table
 from stepwell.demo.traffic import TENANTS, Ask, asks, num_distinct
 from stepwell.demo.watch import watched
@@ -61,6 +61,8 @@ def show(*, data: Path | None, num: int, seed: int, folder: Path, model: Path) -
     print_errors(played, folder / "serve.log", console)
     if texts:
         print_score(played, texts, console)
+    else:
+        print_campaign(folder, model, story, console)
     page = folder / "descents.html"
     page.write_text(picture.page(story, foot(seed, wall_s, num)), encoding="utf-8")
     console.print(f"\n{num / wall_s:,.0f} requests a second, {wall_s:.1f} s. The picture:", highlight=False)
@@ -110,6 +112,14 @@ def print_score(played: list[Played], texts: dict[str, list[str]], console: Cons
     console.print(f"What was served for {len(said):,} of {len(texts):,} inputs:\n")
     for line in score.lines(score.score(said, texts), score.human(texts)):
         console.print(line, markup=False, highlight=False)
+
+
+def print_campaign(folder: Path, model: Path, story: Story, console: Console) -> None:
+    """Run the campaign for a million readers, priced as the requests before were."""
+    console.print("\nThe same city, batch-based: texts written once, filled for a million readers.\n", highlight=False)
+    told_ = campaign.played(folder, model)
+    if told_ is not None:
+        campaign.show(told_, story.total.large_usd / max(1, story.total.num), story.priced_as, console)
 
 
 def foot(seed: int, wall_s: float, num: int) -> str:

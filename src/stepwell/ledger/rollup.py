@@ -33,6 +33,13 @@ SELECT json_extract(visit.value, '$[0]'), count(*)
 FROM entries, json_each(entries.visits) AS visit WHERE at_s >= ? GROUP BY 1
 """
 
+REASONS = """
+SELECT CASE json_extract(visit.value, '$[1]') WHEN 'answered' THEN '' ELSE json_extract(visit.value, '$[2]') END,
+    count(*)
+FROM entries, json_each(entries.visits) AS visit
+WHERE json_extract(visit.value, '$[0]') = ? GROUP BY 1 ORDER BY 2 DESC
+"""
+
 
 class Line(Struct, frozen=True):
     """One row of a rollup. Percentiles are exact (nearest rank)."""
@@ -70,6 +77,17 @@ def rollup(path: str | Path, by: By, since_s: float = 0.0) -> list[Line]:
     num_all = sum(row[1] for row in rows)
     made = [line(row, seconds[row[0]], visits.get(row[0], 0), num_all) for row in rows]
     return sorted(made, key=lambda each: stair(each.name)) if by == "step" else made
+
+
+def reasons(path: str | Path, step: str) -> dict[str, int]:
+    """How often a step answered (""), and why it did not, most first. Raises StoreError where there is no ledger."""
+    if not Path(path).exists():
+        raise StoreError(f"there is no ledger at {path}; start `stepwell serve`, or name another")
+    try:
+        with closing(sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True, timeout=5.0)) as database:
+            return dict(database.execute(REASONS, (step,)))
+    except sqlite3.Error as error:
+        raise StoreError(f"the ledger {path} cannot be read ({error}); name another") from error
 
 
 def ordered(rows: Iterable[tuple[str, float]]) -> dict[str, list[float]]:

@@ -27,16 +27,20 @@ class Relay(Struct, frozen=True):
 
 
 async def relayed(
-    relay: Relay, schema: Schema, tasks: Sequence[Task], watch: Callable[[Task], None] = lambda _: None
+    relay: Relay, schema: Schema, tasks: Sequence[Task], watch: Callable[[int], None] = lambda _: None
 ) -> dict[Task, list[str]]:
-    """Sources for the tasks whose slots the model knows; it speaks English only."""
-    written = {}
+    """Sources for the tasks whose slots the model knows; it speaks English only.
+
+    `watch` is told after each task how often the model has been asked so far.
+    """
+    written, num_asked = {}, 0
     for task in tasks:
         listed = parse(task.name, schema)
         if listed and set(listed) <= set(relay.attributes) and task.locale.partition("-")[0] == "en":
             pairs = [await _said(relay, values) for values in _samples(relay, schema, listed, task.locale)]
+            num_asked += len(pairs)
             written[task] = harvest(schema, pairs).get(task.name, [])
-        watch(task)
+        watch(num_asked)
     return written
 
 

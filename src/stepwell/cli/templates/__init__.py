@@ -6,12 +6,12 @@ import argparse
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from stepwell.cli.templates import check, edge_config, fill, key, kill, publish, review, rollback, status
+from stepwell.cli.templates import check, coverage, edge_config, fill, key, kill, publish, review, rollback, status
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-COMMANDS: tuple[ModuleType, ...] = (check, review, fill, key, publish, status, rollback, kill, edge_config)
+COMMANDS: tuple[ModuleType, ...] = (check, review, fill, key, publish, status, rollback, kill, edge_config, coverage)
 
 
 def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
