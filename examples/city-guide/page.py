@@ -1,7 +1,7 @@
 """Put the page beside what is published, ready for any web server.
 
-    python examples/city-guide/page.py --site runs/city-guide/site --out runs/city-guide/page
-    python -m http.server --directory runs/city-guide/page --bind 127.0.0.1 8093
+python examples/city-guide/page.py --site runs/city-guide/site --out runs/city-guide/page
+python -m http.server --directory runs/city-guide/page --bind 127.0.0.1 8093
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ def main() -> int:
     parser.add_argument("--site", type=Path, required=True, metavar="DIR", help="where the campaign is published")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the page goes")
     given = parser.parse_args()
-    public = os.environ.get("STEPWELL_PUBLIC_KEY") or b64encode(
-        signing_key("STEPWELL_SIGNING_KEY").public.public_bytes_raw()
-    ).decode()
+    public = (
+        os.environ.get("STEPWELL_PUBLIC_KEY")
+        or b64encode(signing_key("STEPWELL_SIGNING_KEY").public.public_bytes_raw()).decode()
+    )
     made(given.site, given.out, public)
     print(f"{given.out}/index.html")
     return 0

@@ -26,7 +26,7 @@ from stepwell.templates.prompt import Task
 from stepwell.templates.publish import Terms, publish
 from stepwell.templates.published import read
 from stepwell.templates.review import Decision, Draft, Queue, sorted_out
-from stepwell.templates.schema import Values
+from stepwell.templates.schema import Schema, Values
 
 QUEUE = "review.jsonl"
 """A campaign's decisions, in its folder."""
@@ -60,8 +60,7 @@ def catalogue(job: Job) -> Callable[[Path, Path], None]:
         counts: Counter[str] = Counter()
         if plan.catalogue:
             for values in rows.good(campaign.path(plan.catalogue), campaign.schema, skip_bad=job.allowed.skip_bad):
-                listed = {slot.partition(".")[0] for slot in values if slot != rows.READER}
-                counts[structure.name(dict.fromkeys(listed))] += 1
+                counts[structure.name(said_by(campaign.schema, values))] += 1
         for name in plan.structures:
             listed_too = structure.parse(name, campaign.schema)
             if listed_too is None:
@@ -73,6 +72,13 @@ def catalogue(job: Job) -> Callable[[Path, Path], None]:
         put(out / "tasks.jsonl", tasks)
 
     return work
+
+
+def said_by(schema: Schema, values: Mapping[str, Any]) -> structure.Structure:
+    """The structure of a row: a choice that cannot be a blank is said in fixed text."""
+    slots = {slot.partition(".")[0] for slot in values if slot != rows.READER}
+    closed = {slot.name for slot in schema.slots if not slot.blank}
+    return {slot: str(values[slot]) if slot in closed else None for slot in slots}
 
 
 def writing(job: Job) -> Callable[[Path, Path], None]:

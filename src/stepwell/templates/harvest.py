@@ -6,9 +6,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from stepwell.templates import structure
+from stepwell.templates import cldr, dates, structure
 from stepwell.templates.articles import articled
 from stepwell.templates.merge import Sample, merged
+from stepwell.templates.ops import writer
 from stepwell.templates.schema import Schema, Slot, Value, Values
 
 _ENDING = r"(?<=\d)(?:st|nd|rd|th)"
@@ -20,7 +21,7 @@ def harvest(schema: Schema, pairs: Iterable[Pair], locale: str = "en") -> dict[s
     """MessageFormat 2 sources by structure, the most frequent first. Sentences that leave a fact out are left out."""
     samples: defaultdict[str, list[Sample]] = defaultdict(list)
     for values, text in pairs:
-        made = delexicalised(schema, values, text)
+        made = delexicalised(schema, values, text, locale)
         if made:
             samples[made[0]].append(Sample(values, made[1]))
     merge = {name: merged(schema, locale, _by_frequency(each)) for name, each in sorted(samples.items())}
@@ -34,7 +35,7 @@ def _by_frequency(samples: list[Sample]) -> list[Sample]:
     return sorted(samples, key=lambda each: -counts[each.pattern])
 
 
-def delexicalised(schema: Schema, values: Values, text: str) -> tuple[str, str] | None:
+def delexicalised(schema: Schema, values: Values, text: str, locale: str = "en") -> tuple[str, str] | None:
     """A sentence's structure and source; None where a value that only a blank can say is not there word for word.
 
     A choice that is said in other words stays in the fixed text: the structure then names its value.
@@ -46,19 +47,29 @@ def delexicalised(schema: Schema, values: Values, text: str) -> tuple[str, str] 
         slot = schema.slot(name)
         if slot is None:
             return None
-        said = slot.blank and value != "" and _cut(parts, name, spellings(slot, value))
+        said = slot.blank and value != "" and _cut(parts, name, spellings(slot, value, locale))
         if not said and slot.kind != "choice":
             return None
         found[name] = None if said else str(value)
     return structure.name(found), "".join(escaped(part) if at % 2 == 0 else part for at, part in enumerate(parts))
 
 
-def spellings(slot: Slot, value: Value) -> tuple[str, ...]:
+def spellings(slot: Slot, value: Value, locale: str) -> tuple[str, ...]:
     """How a value may be written."""
     text = str(value)
+    if slot.kind == "date":
+        return tuple({dated for length in ("medium", "long") if (dated := day(text, locale, length))} | {text})
     if slot.kind in {"number", "money"} and not isinstance(value, str):
         return (f"{value:,}", text)
     return (text,)
+
+
+def day(value: str, locale: str, length: str) -> str:
+    """A day as a locale writes it, or nothing where it is none."""
+    pieces = dates.date(locale, {"length": length})
+    named = {piece[0] for piece in pieces if isinstance(piece, list) and piece[0][:3] in {"MMM", "LLL", "E", "EEE"}}
+    names = {field: dates.names(locale, field) for field in named}
+    return writer(["d", "", pieces], cldr.numerals(locale), names, "plain")(value) or ""
 
 
 def _cut(parts: list[str], name: str, texts: tuple[str, ...]) -> bool:
