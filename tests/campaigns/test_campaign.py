@@ -189,6 +189,42 @@ def test_the_budget_in_money_is_never_passed(tmp_path: Path, teacher: Teacher) -
     assert teacher.calls == 4
 
 
+def test_batches_ask_all_at_once_and_are_fetched_after_a_kill(tmp_path: Path) -> None:
+    with teaching(batches=True, flawed=True) as teacher:
+        path = written(tmp_path, teacher, "batches = true")
+        command = [sys.executable, "-c", STOPPED, "write", str(path)]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == -signal.SIGKILL
+        assert len(teacher.jobs) == 2  # the questions, and what had to be mended
+        folders = done(path)
+        assert teacher.calls == 8
+        assert (folders["compile"] / "missing.jsonl").read_text() == ""
+        assert Answers(tmp_path / "root" / "answers").spent().calls == 8
+    with teaching(batches=True) as teacher:
+        other = tmp_path / "other"
+        other.mkdir()
+        path = written(other, teacher, "batches = true")
+        with pytest.raises(BudgetReached):
+            done(path, Budget(calls=3))
+        assert teacher.calls == 3
+
+
+def test_a_batch_that_was_begun_is_not_begun_again(tmp_path: Path) -> None:
+    with teaching(batches=True) as teacher:
+        path = written(tmp_path, teacher, "batches = true")
+        script = (
+            "import os, signal, sys\nfrom pathlib import Path\nfrom stepwell.engines.batches import Batches\n"
+            "Batches.fetch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\nfrom stepwell.campaigns import file\n"
+            "from stepwell.campaigns.run import run\nfrom stepwell.campaigns.sources import Job\n"
+            "from stepwell.campaigns.templates import stages\npath = Path(sys.argv[1])\n"
+            "run(stages(Job(file.load(path), path.parent / 'root')), path.parent / 'root')\n"
+        )
+        killed = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        done(path)
+        assert len(teacher.jobs) == 1
+        assert teacher.calls == 4
+
+
 def test_a_teacher_that_is_not_there(tmp_path: Path, teacher: Teacher) -> None:
     path = written(tmp_path, teacher)
     path.write_text(path.read_text().replace(teacher.url, "http://127.0.0.1:9/v1"))

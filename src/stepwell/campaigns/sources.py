@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from stepwell.campaigns.file import Campaign
 from stepwell.config import EmbeddedEngine
+from stepwell.engines.batches import Batches
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http, Key
 from stepwell.errors import ConfigError, TemplateError
@@ -68,11 +69,12 @@ async def taught(job: Job, tasks: Sequence[Task], examples: Sequence[Pair]) -> W
         raise ConfigError("no [teacher]")
     price = prices.price_of(prices.load(), section.price or section.model)
     engine = Http("teacher", section.engine, bearer_key(section.key_env))
+    batches = Batches(section.url, os.environ.get(section.key_env, "")) if section.batches else None
     brief = Brief(plan.tone, tuple(text for _, text in examples), plan.num_variants)
     done = iter(range(1, len(tasks) + 1))
     try:
         return await write(
-            Teacher(engine, section.model, price),
+            Teacher(engine, section.model, price, batches),
             job.campaign.schema,
             tasks,
             brief,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
 from msgspec import Struct
 
+from stepwell.engines.batches import Batches
 from stepwell.errors import EngineBadReply
 from stepwell.ledger.prices import Price
 from stepwell.protocols import Engine
 from stepwell.templates import prompt
 from stepwell.templates.answers import Answers, Budget, Kept, Spent, key_of
+from stepwell.templates.batch import batched, most_usd
 from stepwell.templates.check import check
 from stepwell.templates.prompt import MAX_OUTPUT_TOKENS, Brief, Task
 from stepwell.templates.schema import Schema
@@ -29,6 +32,8 @@ class Teacher(Struct, frozen=True):
     engine: Engine
     model: str
     price: Price
+    batches: Batches | None = None
+    """Asked first, where the teacher has a batch interface."""
 
 
 async def write(
@@ -46,17 +51,26 @@ async def write(
     Raises BudgetReached before a call that could pass the budget, EngineError where the teacher cannot be reached;
     what was answered until then is kept.
     """
-    written = {}
-    for task in tasks:
-        sources = await _asked(teacher, prompt.first(schema, task, brief, teacher.model), answers, budget)
-        verdicts = check(schema, task.locale, task.name, sources)
+    questions = {task: prompt.first(schema, task, brief, teacher.model) for task in tasks}
+    await _together(teacher, list(questions.values()), answers, budget)
+    written, again = {}, {}
+    for task, question in questions.items():
+        written[task] = await _asked(teacher, question, answers, budget)
+        verdicts = check(schema, task.locale, task.name, written[task])
         refused = [each for each in verdicts if not each.kept and each.gate != "alike"]
-        if refused or not sources:
-            again = prompt.repair(schema, task, brief, teacher.model, refused)
-            sources += await _asked(teacher, again, answers, budget)
-        written[task] = sources
+        if refused or not written[task]:
+            again[task] = prompt.repair(schema, task, brief, teacher.model, refused)
         watch(task, answers.spent())
+    await _together(teacher, list(again.values()), answers, budget)
+    for task, question in again.items():
+        written[task] += await _asked(teacher, question, answers, budget)
     return written
+
+
+async def _together(teacher: Teacher, questions: Sequence[bytes], answers: Answers, budget: Budget) -> None:
+    """Ask all at once, where the teacher can be asked so."""
+    if teacher.batches is not None and questions:
+        await asyncio.to_thread(batched, teacher.batches, teacher.price, questions, answers, budget)
 
 
 async def _asked(teacher: Teacher, body: bytes, answers: Answers, budget: Budget) -> list[str]:
@@ -64,7 +78,7 @@ async def _asked(teacher: Teacher, body: bytes, answers: Answers, budget: Budget
     key = key_of(body)
     kept = answers.get(key)
     if kept is None:
-        answers.begin(key, most_usd(teacher.price, body), budget)
+        answers.begin(key, most_usd(teacher.price, len(body)), budget)
         kept = await _paid(teacher, key, body)
         answers.keep(key, kept)
     return prompt.answered(bytes(kept.body))
@@ -78,11 +92,6 @@ async def _paid(teacher: Teacher, key: str, body: bytes) -> Kept:
     except msgspec.DecodeError as error:
         raise EngineBadReply(f"not JSON: {error}", engine=teacher.engine.name) from error
     return Kept(raw, teacher.price.of(usage), usage)
-
-
-def most_usd(price: Price, body: bytes) -> float:
-    """The most that a question can cost: no token is shorter than a byte, no answer longer than its limit."""
-    return price.of(Usage(len(body), MAX_OUTPUT_TOKENS))
 
 
 async def ask(engine: Engine, model: str, name: str, body: bytes) -> tuple[bytes, Usage | None]:
