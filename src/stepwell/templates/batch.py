@@ -1,4 +1,4 @@
-"""Many questions to the teacher at once, over its batch interface; a batch that was begun is fetched, not begun anew."""
+"""Many questions to the teacher at once, over its batch interface; one that was begun is fetched, not begun anew."""
 
 from __future__ import annotations
 
