@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from stepwell.templates.answers import Answers, Spent
+from stepwell.templates.likeness import diversity
 from stepwell.templates.manifest import Manifest
+from stepwell.templates.mf2 import Message, parse
+from stepwell.templates.review import Draft
 
 Watch = Callable[[str, bool], None]
 Report = Callable[[int, int, Spent], None]
@@ -44,6 +49,7 @@ def summary(root: Path, folders: Mapping[str, Path], manifest: Manifest | None) 
     table.add_row("structures, by locale", f"{num_lines(folders['write'] / 'tasks.jsonl'):,}")
     table.add_row("texts written", f"{drafts:,}")
     table.add_row("texts live", f"{kept:,}")
+    table.add_row("diversity of variants", f"{mean_diversity(folders['review'] / 'drafts.jsonl'):.0%}")
     table.add_row("refused by the check", f"{num_lines(folders['check'] / 'refused.jsonl'):,}")
     table.add_row("structures without a text", f"{num_lines(folders['compile'] / 'missing.jsonl'):,}")
     table.add_row("model calls paid", f"{spent.calls:,}")
@@ -52,6 +58,16 @@ def summary(root: Path, folders: Mapping[str, Path], manifest: Manifest | None) 
     if manifest:
         table.add_row("published", f"version {manifest.version}, until {manifest.expires}")
     Console().print(table)
+
+
+def mean_diversity(file: Path) -> float:
+    """How unlike the variants of a structure are, 0 to 1: the mean over structures with several."""
+    sources: defaultdict[tuple[str, str], list[Message]] = defaultdict(list)
+    for line in file.read_bytes().splitlines():
+        draft = msgspec.json.decode(line, type=Draft)
+        sources[draft.locale, draft.name].append(parse(draft.source))
+    several = [diversity(messages) for messages in sources.values() if len(messages) > 1]
+    return sum(several) / len(several) if several else 0.0
 
 
 def num_lines(file: Path) -> int:
