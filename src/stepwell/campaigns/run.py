@@ -9,6 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from stepwell import __version__
+
 HASH_CHARS = 12
 Work = Callable[[Path, Path], None]
 """Makes a stage's files in the second folder, from those of the stage before in the first."""
@@ -27,7 +29,7 @@ class Stage(Struct, frozen=True):
 def run(stages: Iterable[Stage], root: Path, watch: Watch = lambda _name, _there: None) -> Mapping[str, Path]:
     """Each stage's folder. A stage that was cut short leaves nothing: it is done in a folder beside and moved."""
     root.mkdir(parents=True, exist_ok=True)
-    before, digest = root, b""
+    before, digest = root, __version__.encode()
     folders: dict[str, Path] = {}
     for number, stage in enumerate(stages, 1):
         digest = sha256(digest + stage.name.encode() + b"\0" + stage.inputs).digest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +17,8 @@ from stepwell.templates.fill import load
 from stepwell.templates.rows import FORMATS, READER
 
 BATCH_ROWS = 100_000
+TEMPLATE = " template"
+"""A column beside the slots', which have no spaces."""
 Watch = Callable[[int], None]
 """Told how many rows of a batch are done."""
 
@@ -64,7 +66,7 @@ def frames(audience: Path) -> Iterator[pl.DataFrame]:
     if not audience.is_file():
         raise TemplateError("there is no such file", file=str(audience))
     if audience.suffix == ".csv":
-        lazy = pl.scan_csv(audience)
+        lazy = pl.scan_csv(audience, infer_schema=False)  # 007 is a name, too: slots say what is a number
     else:
         lazy = pl.scan_ndjson(audience) if audience.suffix == ".jsonl" else pl.scan_parquet(audience)
     for frame in lazy.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
@@ -75,15 +77,28 @@ def filled(frame: pl.DataFrame, wanted: Wanted) -> pl.DataFrame:
     """The texts of a batch, in its order."""
     if wanted.template:
         return fill(wanted.bundle, wanted.template, frame, sink=wanted.sink, reader=wanted.reader)
-    index = structure.index(load(wanted.bundle).names)
-    slots = [name for name in frame.columns if name != wanted.reader]
-    names = [index.find(row) or "" for row in frame.select(slots).iter_rows(named=True)]
-    table = frame.with_columns(pl.Series(" template", names, dtype=pl.String)).with_row_index(" row")
+    table = frame.with_columns(named(frame, load(wanted.bundle).names, wanted.reader)).with_row_index(" row")
     parts = [
         fill(wanted.bundle, str(name), part, sink=wanted.sink, reader=wanted.reader).with_columns(part[" row"])
-        for (name,), part in table.partition_by(" template", as_dict=True).items()
+        for (name,), part in table.partition_by(TEMPLATE, as_dict=True).items()
     ]
     return pl.concat(parts).sort(" row").drop(" row") if parts else pl.DataFrame(schema=RESULT)
+
+
+def named(frame: pl.DataFrame, names: Sequence[str], reader: str) -> pl.Series:
+    """For each row the template that says what the row says, or ""; looked up once for each kind of row."""
+    index = structure.index(names)
+    fixed = {slot for name in names for slot, value in structure.read(name).items() if value is not None}
+    given = {name: pl.col(name).cast(pl.String).fill_null("") for name in frame.columns if name != reader}
+    kinds = frame.select(**{name: value if name in fixed else value != "" for name, value in given.items()})
+    if not kinds.width:
+        return pl.Series(TEMPLATE, [""] * frame.height, dtype=pl.String)
+    known = kinds.unique()
+    found = [
+        index.find({name: value or None for name, value in row.items()}) or "" for row in known.iter_rows(named=True)
+    ]
+    table = known.with_columns(pl.Series(TEMPLATE, found, dtype=pl.String))
+    return kinds.join(table, on=kinds.columns, how="left", maintain_order="left")[TEMPLATE]
 
 
 def counted(frame: pl.DataFrame, watch: Watch) -> pl.DataFrame:
