@@ -270,9 +270,6 @@ BROTLI = Path("/usr/lib/nginx/modules/ngx_http_brotli_static_module.so")
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed: apt-get install nginx-light")
 def test_nginx_serves_and_caches_what_is_published(tmp_path: Path) -> None:
     key, site = new_key(), tmp_path / "site"
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:3]:
-        parent.chmod(0o755)
     manifest = publish(opened(str(site)), OLD, campaign="cup", key=key)
     ports = []
     for _ in range(2):

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from stepwell.config import HttpEngine, Section, typed
 from stepwell.errors import ConfigError
+from stepwell.templates.bandit import Rules
 from stepwell.templates.schema import Schema
 from stepwell.templates.schema_file import parse
 
@@ -27,6 +28,8 @@ class Plan(Section, frozen=True):
     """CSV, JSONL or Parquet: its rows say which structures are written."""
     outcomes: str = ""
     """JSONL or CSV of what readers did with the variants: what works better is shown more (`templates/bandit.py`)."""
+    rules: Rules = Rules()
+    """`[campaign.rules]`: which variants may be chosen at all, and how outcomes count."""
     structures: tuple[str, ...] = ()
     """Further structures, such as "area+food+name"."""
     num_variants: Annotated[int, Meta(ge=1, le=96)] = 12

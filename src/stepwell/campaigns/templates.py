@@ -173,12 +173,13 @@ def compiling(campaign: Campaign) -> Callable[[Path, Path], None]:
 
 
 def weighed(campaign: Campaign, templates: Mapping[str, Sequence[str]]) -> dict[str, list[int]] | None:
-    """How often each variant is to be shown, by what readers did; None where nobody has told."""
-    name = campaign.file.campaign.outcomes
-    if not name:
+    """How often each variant is to be shown, by the rules and what readers did; None where neither says anything."""
+    plan = campaign.file.campaign
+    if not plan.outcomes and not plan.rules.excluded:
         return None
-    told = [each for each in read_outcomes(campaign.path(name)) if each.template in templates]
-    return weights_of(told, {each: len(templates[each]) for each in {outcome.template for outcome in told}})
+    told = list(read_outcomes(campaign.path(plan.outcomes))) if plan.outcomes else []
+    spoken = {each.template for each in told} | set(plan.rules.excluded)
+    return weights_of(told, {name: len(templates[name]) for name in sorted(spoken) if name in templates}, plan.rules)
 
 
 def published(campaign: Campaign, bundles: Path) -> Manifest:

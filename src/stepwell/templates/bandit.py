@@ -22,7 +22,7 @@ NUM_POINTS, NUM_SIGMAS = 200, 8.0
 """How finely a posterior is integrated, and how far from its mean."""
 
 
-class Rules(Struct, frozen=True, kw_only=True):
+class Rules(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may be chosen, and what counts."""
 
     min_shows: float = 100.0
