@@ -6,12 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stepwell.templates.escape import clean
-from stepwell.templates.numerals import Rules, category, number, rounded, whole
+from stepwell.templates.numerals import Rules, category, remembered, rounded, whole
 
 Classify = Callable[[object], int | None]
 """A value's class; None: missing or unfit."""
-NUM_KEPT = 4096
-"""Numbers whose class is remembered: most campaigns count to a few hundred."""
 
 
 def classifier(selector: Sequence[Any], plural: Mapping[str, Rules]) -> Classify:
@@ -38,7 +36,7 @@ def classifier(selector: Sequence[Any], plural: Mapping[str, Rules]) -> Classify
         scaled = value if scale == 1 else float(value) * scale
         return categories.get(category(*rounded(scaled, low, high), rules), len(keys))
 
-    return _by_number(counted)
+    return remembered(counted)
 
 
 def _by_string(places: dict[str, int], others: int) -> Classify:
@@ -54,26 +52,5 @@ def _by_string(places: dict[str, int], others: int) -> Classify:
         else:
             text = value if isinstance(value, str) else whole(value) or ""
         return places.get(text, others) if text else None
-
-    return classify
-
-
-def _by_number(counted: Callable[[float], int]) -> Classify:
-    known: dict[float, int] = {}
-
-    def classify(value: object) -> int | None:
-        kind = value.__class__
-        # Only true numbers are looked up: True would be found at 1.
-        if kind is int or kind is float:
-            found = known.get(value)  # type: ignore[call-overload]
-            if found is not None:
-                return found  # type: ignore[no-any-return]
-        counts = number(value)
-        if counts is None:
-            return None
-        found = counted(counts)
-        if len(known) < NUM_KEPT:
-            known[counts] = found
-        return found
 
     return classify

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 Numerals = Sequence[str | int]
 """`[decimal, group, minus, primary, secondary, min_grouping, zero?]` of a bundle."""
@@ -14,6 +15,9 @@ Rules = list[tuple[str, list[list[Condition]]]]
 
 ROOT: Numerals = (".", ",", "-", 3, 3, 1)
 MAX_NUMBER = 1e15
+NUM_KEPT = 4096
+"""Numbers of which it is remembered what was made of them: most campaigns count to a few hundred."""
+_T = TypeVar("_T")
 MAX_FRACTION = 9
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 
@@ -26,6 +30,28 @@ def number(value: object) -> float | int | None:
         return None
     # NaN compares false.
     return value if -MAX_NUMBER < value < MAX_NUMBER else None
+
+
+def remembered(make: Callable[[float], _T]) -> Callable[[object], _T | None]:
+    """What a function makes of a number that a value is or says, made once for each; None where it is no number."""
+    known: dict[float, _T] = {}
+
+    def read(value: object) -> _T | None:
+        kind = value.__class__
+        # Only true numbers are looked up: True would be found at 1.
+        if kind is int or kind is float:
+            found = known.get(value)  # type: ignore[call-overload]
+            if found is not None:
+                return found  # type: ignore[no-any-return]
+        said = number(value)
+        if said is None:
+            return None
+        made = make(said)
+        if len(known) < NUM_KEPT:
+            known[said] = made
+        return made
+
+    return read
 
 
 def whole(value: object) -> str | None:

@@ -8,13 +8,11 @@ from datetime import datetime
 from typing import Any
 
 from stepwell.templates.escape import Sink, clean, escaped
-from stepwell.templates.numerals import Numerals, localized, number, rounded, whole, written
+from stepwell.templates.numerals import Numerals, localized, remembered, rounded, whole, written
 
 Write = Callable[[object], str | None]
 """A value's text for one sink; None: missing or unfit."""
 MAX_CHARS = 200
-NUM_KEPT = 4096
-"""Numbers whose text is remembered."""
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T([01][0-9]|2[0-3]):[0-9]{2}(:[0-9]{2})?)?")
 
 
@@ -54,7 +52,6 @@ def _number(rest: Sequence[Any], numerals: Numerals, sink: Sink) -> Write:
     min_frac, max_frac, *more = rest
     scale, before, after = [*more, *(1, "", "")[len(more) :]][:3]
     minus_before, minus_after = more[3:5] if len(more) > 4 else (f"{numerals[2]}{before}", after)  # noqa: PLR2004
-    known: dict[float, str] = {}
 
     def spell(value: float) -> str:
         scaled = value if scale == 1 else float(value) * scale
@@ -63,22 +60,7 @@ def _number(rest: Sequence[Any], numerals: Numerals, sink: Sink) -> Write:
         digits = written(integer, fraction, numerals)
         return escaped(f"{minus_before}{digits}{minus_after}" if negative else f"{before}{digits}{after}", sink)
 
-    def write(value: object) -> str | None:
-        kind = value.__class__
-        # Only true numbers are looked up: True would be found at 1.
-        if kind is int or kind is float:
-            found = known.get(value)  # type: ignore[call-overload]
-            if found is not None:
-                return found  # type: ignore[no-any-return]
-        spelt = number(value)
-        if spelt is None:
-            return None
-        text = spell(spelt)
-        if len(known) < NUM_KEPT:
-            known[spelt] = text
-        return text
-
-    return write
+    return remembered(spell)
 
 
 def _date(pieces: Sequence[Any], zero: str, names: Mapping[str, Sequence[str]], sink: Sink) -> Write:
