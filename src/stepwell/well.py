@@ -80,7 +80,7 @@ def build(config: Config, *, worker: str = "") -> Well:
     rules = {name: rule(route, config) for name, route in config.routes.items()}
     cache = Cache(exact, rules, partial(worth, paid), config.cache.max_answer_bytes)
     large = Large({name: [engines[each] for each in route.engines] for name, route in config.routes.items()})
-    steps: tuple[Step, ...] = (*templates(config), cache, large)
+    steps: tuple[Step, ...] = (*templates(config, partial(worth, paid)), cache, large)
     door = Door(
         callers=callers,
         stairs=dict.fromkeys(config.routes, steps),
@@ -175,7 +175,7 @@ def kept_answers(config: Config) -> Exact:
     return Exact(memory, Sqlite(cache.path, limit_bytes=cache.file_bytes, flush_ms=cache.flush_ms))
 
 
-def templates(config: Config) -> tuple[Step, ...]:
+def templates(config: Config, worth: Callable[[str, Usage | None], float]) -> tuple[Step, ...]:
     """The template step, where a campaign is configured. Raises ConfigError, StoreError, TemplateError."""
     section = config.templates
     if section is None:
@@ -188,7 +188,7 @@ def templates(config: Config) -> tuple[Step, ...]:
         raise ConfigError(f"needs {error.name}: pip install 'stepwell[templates]'", field="templates") from error
     live = Live(opened(section.url), trusted(section.public_keys), section.refresh_s)
     live.look()
-    return (Template(live, section.locale),)
+    return (Template(live, section.locale, worth),)
 
 
 def rule(route: Route, config: Config) -> Rule:

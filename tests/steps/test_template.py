@@ -56,6 +56,14 @@ def test_structured_input_is_answered_by_the_template(serve: Start, site: tuple[
     assert ask(url, json.dumps({"name": "Ann", "wins": 7})) == ("template", "Ann has 7 wins.")
 
 
+def test_the_headers_say_what_it_saved(serve: Start, site: tuple[Path, SigningKey]) -> None:
+    with openai.OpenAI(base_url=serve(config(*site)).url, api_key="none") as ai:
+        raw = ai.chat.completions.with_raw_response.create(
+            model="well", messages=[{"role": "user", "content": '{"name": "Ann", "wins": 7}'}]
+        )
+    assert float(raw.headers["stepwell-saved-usd"]) > 0
+
+
 def test_a_named_template_takes_values_from_metadata(serve: Start, site: tuple[Path, SigningKey]) -> None:
     said = {"template": "name+wins", "values": '{"name": "Bo", "wins": 2}', "reader": "r1"}
     assert ask(serve(config(*site)).url, "news?", metadata=said) == ("template", "Bo has 2 wins.")

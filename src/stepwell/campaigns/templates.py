@@ -18,7 +18,7 @@ from stepwell.quality.slots import ATTRIBUTES, errors
 from stepwell.store.objects import opened
 from stepwell.templates import rows, structure
 from stepwell.templates.bandit import weights as weights_of
-from stepwell.templates.check import Verdict, Verify, check
+from stepwell.templates.check import Verify, check
 from stepwell.templates.compile import bundle
 from stepwell.templates.manifest import Manifest, signing_key
 from stepwell.templates.outcomes import read as read_outcomes
@@ -30,6 +30,14 @@ from stepwell.templates.schema import Schema, Values
 
 QUEUE = "review.jsonl"
 """A campaign's decisions, in its folder."""
+
+
+class Refused(Struct, frozen=True):
+    """A draft that the check did not let pass."""
+
+    draft: Draft
+    gate: str
+    reason: str
 
 
 class Waiting(TemplateError):  # noqa: N818 - an outcome, said as one
@@ -106,13 +114,17 @@ def checking(campaign: Campaign) -> Callable[[Path, Path], None]:
         for draft in taken(before / "drafts.jsonl", Draft):
             drafts[Task(draft.locale, draft.name)].append(draft)
         kept: list[Draft] = []
-        refused: list[Verdict] = []
-        for task, each in drafts.items():
-            sources = [draft.source for draft in each]
+        refused: list[Refused] = []
+        for task, own in drafts.items():
+            sources = [draft.source for draft in own]
             verdicts = check(campaign.schema, task.locale, task.name, sources, verify=told_apart(campaign, task))
-            good = [draft for draft, verdict in zip(each, verdicts, strict=True) if verdict.kept]
+            good = [draft for draft, verdict in zip(own, verdicts, strict=True) if verdict.kept]
             kept += good[: campaign.file.campaign.num_variants]
-            refused += [verdict for verdict in verdicts if not verdict.kept]
+            refused += [
+                Refused(draft, each.gate, each.reason)
+                for draft, each in zip(own, verdicts, strict=True)
+                if not each.kept
+            ]
         put(out / "drafts.jsonl", kept)
         put(out / "refused.jsonl", refused)
         put(out / "tasks.jsonl", taken(before / "tasks.jsonl", Task))

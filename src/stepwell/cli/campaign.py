@@ -35,8 +35,11 @@ def run(given: argparse.Namespace) -> int:
     from stepwell.campaigns.sources import Allowed, Job  # noqa: PLC0415
     from stepwell.cli.templates.told import campaign_progress, summary  # noqa: PLC0415
     from stepwell.templates.answers import Budget  # noqa: PLC0415
+    from stepwell.templates.manifest import signing_key  # noqa: PLC0415
 
     campaign = file.load(given.file)
+    if not given.no_publish:
+        signing_key(campaign.file.publish.key_env)  # told before the work, not after it
     root = given.root or Path("runs") / campaign.schema.name
     with campaign_progress() as (watch, progress):
         budget = Budget(given.budget_usd, given.max_calls)

@@ -6,6 +6,7 @@ last message is a JSON object whose keys are the slots of a published structure.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -52,12 +53,12 @@ values_by = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Template:
-    """The step."""
+    """The step. `worth` says what an answer of a model would have cost at the large model, in USD."""
 
     name = "template"
 
-    def __init__(self, live: Live, locale: str) -> None:
-        self.live, self.locale = live, locale
+    def __init__(self, live: Live, locale: str, worth: Callable[[str, Usage], float]) -> None:
+        self.live, self.locale, self.worth = live, locale, worth
 
     async def propose(self, request: Request) -> Proposal | Defer:
         """Fill the template that is named or matches; defer with the reason otherwise."""
@@ -76,7 +77,22 @@ class Template:
         texts = self.live.texts(wanted.locale or self.locale)
         if isinstance(texts, str):
             return Defer(texts)
-        return filled(request, texts, wanted, values)
+        return self.filled(request, texts, wanted, values)
+
+    def filled(self, request: Request, texts: Texts, wanted: Metadata, values: dict[str, Any]) -> Proposal | Defer:
+        """The text, with what it is evidence of."""
+        name = wanted.template or texts.index.find(values)
+        if name is None:
+            return Defer(f"no template says {'+'.join(sorted(values))[:200]}")
+        result = texts.filler.fill(name, values, wanted.reader)
+        if not isinstance(result, Filled):
+            return Defer(f"template {name}: {result.slot} {result.why}" if result.slot else f"no template {name!r}")
+        usage = Usage(len(request.canonical) // BYTES_A_TOKEN, -(-len(result.text) // BYTES_A_TOKEN), estimated=True)
+        wants: Form = "events" if request.stream else "json"
+        body = in_form(said(request, result.text, usage), "json", wants, "chat", include_usage=request.include_usage)
+        saved_usd = self.worth(request.model, usage)
+        answer = Answer(form=wants, body=body, usage=usage, engine="template", saved_usd=saved_usd)
+        return Proposal(answer, Evidence("checked", f"{name}, variant {result.variant}, version {texts.version}"))
 
 
 def values_of(asked: Asked, wanted: Metadata) -> dict[str, Any] | None:
@@ -88,19 +104,3 @@ def values_of(asked: Asked, wanted: Metadata) -> dict[str, Any] | None:
         return values_by(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-def filled(request: Request, texts: Texts, wanted: Metadata, values: dict[str, Any]) -> Proposal | Defer:
-    """The text, with what it is evidence of."""
-    name = wanted.template or texts.index.find(values)
-    if name is None:
-        return Defer(f"no template says {'+'.join(sorted(values))[:200]}")
-    result = texts.filler.fill(name, values, wanted.reader)
-    if not isinstance(result, Filled):
-        what = f"template {name}: " if result.slot else f"no template {name!r}"
-        return Defer(f"{what}{result.slot} {result.why}" if result.slot else what)
-    usage = Usage(len(request.canonical) // BYTES_A_TOKEN, -(-len(result.text) // BYTES_A_TOKEN), estimated=True)
-    wants: Form = "events" if request.stream else "json"
-    body = in_form(said(request, result.text, usage), "json", wants, "chat", include_usage=request.include_usage)
-    answer = Answer(form=wants, body=body, usage=usage, engine="template")
-    return Proposal(answer, Evidence("checked", f"{name}, variant {result.variant}, version {texts.version}"))
