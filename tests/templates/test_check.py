@@ -90,6 +90,28 @@ def test_every_plural_category_of_the_locale_must_be_written() -> None:
     assert "few" in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("locale", "source", "kept"),
+    [
+        ("en", ".input {$points :integer}\n.match $points\none {{One point.}}\n* {{{$points} points.}}", True),
+        ("en", ".input {$points :integer}\n.match $points\none {{One point.}}\n* {{Many points.}}", False),
+        (
+            "sl",
+            ".input {$points :integer}\n.match $points\none {{Ena.}}\ntwo {{{$points}.}}\nfew {{{$points}.}}\n* {{{$points}.}}",
+            False,
+        ),
+        (
+            "en",
+            ".input {$points :integer}\n.match $points\n0 {{None yet.}}\none {{One.}}\n* {{Already {$points}.}}",
+            True,
+        ),
+    ],
+)
+def test_a_variant_for_several_numbers_says_which(locale: str, source: str, kept: bool) -> None:  # noqa: FBT001
+    (verdict,) = check(SCHEMA, locale, "points", [source])
+    assert verdict.kept is kept, verdict
+
+
 def test_near_duplicates_and_a_domains_own_checker() -> None:
     sources = ["{$name} serves {$food} food.", "{$name} serves {$food} food!", "Try {$food} food at {$name}."]
     assert [each.gate for each in check(SCHEMA, "en", "food+name", sources)] == ["", "alike", ""]

@@ -74,6 +74,7 @@ def check_one(schema: Schema, locale: str, name: str, source: str, *, verify: Ve
 def _read(message: Message, schema: Schema, locale: str, name: str) -> list[tuple[Gate, str]]:
     return [
         ("slots", gates.slots(message, schema, name)),
+        ("slots", gates.unsaid(message, schema, locale)),
         ("facts", gates.facts(message, schema, locale, name)),
         ("words", gates.words(message, schema)),
         ("spacing", gates.spacing(message, locale)),

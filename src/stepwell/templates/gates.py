@@ -6,7 +6,7 @@ import re
 
 from stepwell.templates import cldr, dates, structure
 from stepwell.templates.compile import is_number
-from stepwell.templates.mf2 import Blank, Message
+from stepwell.templates.mf2 import Blank, Message, Selector
 from stepwell.templates.numerals import category, rounded
 from stepwell.templates.samples import PROBED
 from stepwell.templates.schema import Schema, Slot
@@ -82,6 +82,33 @@ def counted(message: Message, schema: Schema, locale: str) -> str:
             if word[1].lower() not in _UNCOUNTED and len(reached(slot, locale, set(), ordinal=False)) > 1:
                 return f"${blank.slot} is followed by {word[1]!r}, which must agree: select the plural by it"
     return ""
+
+
+def unsaid(message: Message, schema: Schema, locale: str) -> str:
+    """Whether a variant that is right for several values of a slot says which one it is."""
+    for place, selector in enumerate(message.selectors):
+        slot = schema.slot(selector.slot)
+        keys = {variant.keys[place] for variant in message.variants} - {None}
+        for variant in message.variants:
+            said = any(isinstance(part, Blank) and part.slot == selector.slot for part in variant.pattern)
+            if slot and not said and not slot.protected and shared(slot, selector, variant.keys[place], keys, locale):
+                return f"the variant for {variant.keys[place] or 'other'} values of ${selector.slot} does not say which"
+    return ""
+
+
+def shared(slot: Slot, selector: Selector, key: str | None, keys: set[str | None], locale: str) -> bool:
+    """Whether a key stands for more than one value of its slot."""
+    if selector.mode == "string":
+        return key is None and (slot.kind != "choice" or len(set(slot.values) - keys) > 1)
+    if key is not None and is_number(key):
+        return False
+    exact = {float(each) for each in keys if each is not None and is_number(each)}
+    low, high = max(0, int(float(slot.low))), int(float(slot.high))
+    rules = cldr.rules(locale, ordinal=selector.mode == "ordinal")
+    named = [
+        category(*rounded(each, 0, 0), rules) for each in range(low, min(high, low + PROBED) + 1) if each not in exact
+    ]
+    return sum(each == key or (key is None and each not in keys) for each in named) > 1
 
 
 def reached(slot: Slot, locale: str, exact: set[float], *, ordinal: bool) -> set[str]:

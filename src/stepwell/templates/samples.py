@@ -12,6 +12,8 @@ from stepwell.templates.schema import Schema, Slot, Value, Values
 
 MAX_EXHAUSTIVE = 512
 """Up to so many combinations all are tried; above, every pair of values of every two slots."""
+SMALL_RANGE = 24
+"""Up to so many whole numbers all are tried."""
 PROBED = 211
 """Whole numbers that are looked at for plural categories: CLDR's rules repeat after 100, Welsh and Maltese before."""
 
@@ -43,8 +45,10 @@ def telling(schema: Schema, name: str, locale: str) -> list[Value]:
 
 
 def numbers(slot: Slot, locale: str) -> list[Value]:
-    """The ends of the range, one number of each cardinal and ordinal category, and one with decimals."""
+    """All of a small range; of a large one its ends, one number of each plural category, and one with decimals."""
     low, high = float(slot.low), float(slot.high)
+    if not slot.decimals and high - low < SMALL_RANGE:
+        return list(range(int(low), int(high) + 1))
     found: dict[Value, None] = {}
     for value in (low, high, *((low + high) / 2,) * bool(slot.decimals)):
         found[tidy(round(value, slot.decimals))] = None
