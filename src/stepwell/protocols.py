@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from stepwell.types import Chunk, Defer, Proposal, Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Step(Protocol):
@@ -48,11 +52,62 @@ class Engine(Protocol):
         ...
 
 
+class Embedder(Protocol):
+    """Something that turns texts into vectors whose cosine says how near their meanings are."""
+
+    @property
+    def name(self) -> str:
+        """Model and version: vectors of two names are never compared."""
+        ...
+
+    @property
+    def num_dimensions(self) -> int: ...
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of length 1, shape (texts, num_dimensions). Raises EngineError."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Store(Protocol):
-    """Bytes by key, each with the moment it expires (seconds since 1970)."""
+    """Bytes by key, leases and logs, which several processes may share. Times are seconds since 1970.
 
-    def get(self, key: bytes) -> tuple[bytes, float] | None: ...
+    Every call but `close` may raise StoreError, within a bounded time: whoever asked then goes on as if it were empty.
+    """
 
-    def put(self, key: bytes, value: bytes, expires_s: float) -> None: ...
+    @property
+    def name(self) -> str: ...
 
-    def close(self) -> None: ...
+    async def get(self, key: bytes) -> tuple[bytes, float] | None:
+        """Value and expiry, or None where there is none or it has expired."""
+        ...
+
+    async def put(self, key: bytes, value: bytes, expires_s: float, fence: int = 0) -> None:
+        """Keep a value. With a `fence` from `lease`, it is kept only where nobody was granted a later lease on `key`."""
+        ...
+
+    async def drop(self, key: bytes) -> None:
+        """Forget a value, if it is there."""
+        ...
+
+    async def lease(self, key: bytes, ttl_s: float) -> int | None:
+        """Be the only one at `key` for `ttl_s`: a fencing number above every earlier one (Kleppmann), or None."""
+        ...
+
+    async def release(self, key: bytes, fence: int) -> None:
+        """End a lease early; one that has passed to another is left alone."""
+        ...
+
+    async def append(self, log: bytes, row: bytes, expires_s: float) -> None:
+        """Add a row to the end of a log, durable within the store's flush interval."""
+        ...
+
+    async def since(self, log: bytes, position: int, limit: int) -> list[tuple[int, bytes]]:
+        """Up to `limit` rows behind `position`, oldest first, each with its position; expired ones are left out.
+
+        No row ever appears in front of one that was read.
+        """
+        ...
+
+    async def close(self) -> None: ...

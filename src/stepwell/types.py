@@ -14,7 +14,7 @@ from msgspec import Struct
 Kind = Literal["chat", "completion", "embedding"]
 Form = Literal["json", "events"]
 """How a reply's bytes are written: one JSON document, or the events of a stream."""
-Verdict = Literal["answered", "deferred", "refused", "failed"]
+Verdict = Literal["answered", "deferred", "refused", "audited", "failed"]
 
 
 class Caller(Struct, frozen=True, cache_hash=True, gc=False):
@@ -76,9 +76,14 @@ class Answer(Struct, frozen=True, kw_only=True, gc=False):
 class Evidence(Struct, frozen=True, gc=False):
     """Why a step believes its answer: the promise decides on this alone."""
 
-    kind: Literal["checked", "exact", "large"]
-    """checked: a text that passed every gate with every value, and a person's eyes."""
+    kind: Literal["checked", "exact", "large", "semantic", "slot_fill"]
+    """checked: a text that passed every gate with every value, and a person's eyes; semantic: an answer to another
+    wording; slot_fill: the same with this caller's values put in."""
     detail: str = ""
+    features: tuple[float, ...] = ()
+    """What uncertain evidence is weighed by, in an order that its step fixes; empty where it is certain."""
+    about: Any = None
+    """What the step wants to be told again when the truth is known; opaque to everybody else."""
 
 
 class Proposal(Struct, frozen=True, gc=False):
@@ -86,6 +91,26 @@ class Proposal(Struct, frozen=True, gc=False):
 
     answer: Answer
     evidence: Evidence
+
+
+class Ruling(Struct, frozen=True, gc=False):
+    """What the promise says of one proposal."""
+
+    verdict: Literal["serve", "audit", "refuse"]
+    """audit: good enough to serve, but the large model answers too, and a judge compares."""
+    reason: str = ""
+    right: float = 1.0
+    """The probability that the proposed answer is right, as the promise sees it."""
+    share: float = 1.0
+    """The probability with which a proposal like this one is audited; an audit stands for 1/share of them."""
+
+
+class Withheld(Struct, frozen=True, gc=False):
+    """A proposal that did not answer: audited or refused. The large model's answer shows whether it was right."""
+
+    step: str
+    proposal: Proposal
+    ruling: Ruling
 
 
 class Defer(Struct, frozen=True, gc=False):
@@ -115,6 +140,7 @@ class Outcome(Struct, frozen=True, gc=False):
     answer: Answer | None
     visits: tuple[Visit, ...]
     error: Exception | None = None
+    withheld: tuple[Withheld, ...] = ()
 
 
 class Settled(Struct, frozen=True, kw_only=True, gc=False):

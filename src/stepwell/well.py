@@ -28,7 +28,7 @@ from stepwell.ledger.book import Book
 from stepwell.ledger.metrics import Metrics
 from stepwell.ledger.prices import Price
 from stepwell.protocols import Engine, Step
-from stepwell.quality.promise import allows
+from stepwell.quality.promise import rule as promise_rule
 from stepwell.steps.cache import Cache, Rule
 from stepwell.steps.large import Large
 from stepwell.store.memory import Memory
@@ -84,7 +84,7 @@ def build(config: Config, *, worker: str = "") -> Well:
     door = Door(
         callers=callers,
         stairs=dict.fromkeys(config.routes, steps),
-        allows=allows,
+        rule=promise_rule,
         settlers=(cache.settle, book.record),
         new_id=ids(),
         keep_bytes=config.cache.max_answer_bytes,

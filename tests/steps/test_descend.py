@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepwell.errors import EngineUnavailable, StepwellError
 from stepwell.protocols import Step
-from stepwell.quality.promise import allows
+from stepwell.quality.promise import rule
 from stepwell.steps.descend import descend
 from stepwell.types import Answer, Caller, Defer, Evidence, Outcome, Proposal, Request
 
@@ -29,7 +29,7 @@ class Says:
 
 async def down(*steps: Says) -> Outcome:
     stairs: tuple[Step, ...] = steps
-    return await descend(REQUEST, stairs, allows)
+    return await descend(REQUEST, stairs, rule)
 
 
 def visits(outcome: Outcome) -> list[tuple[str, str]]:
@@ -85,5 +85,5 @@ async def test_a_final_defer_ends_the_descent() -> None:
 
 
 def test_the_promise_is_exact_answers_only() -> None:
-    assert allows(Evidence("exact"))
-    assert not allows(Evidence("large"))
+    assert rule("cache", EXACT).verdict == "serve"
+    assert rule("cache", GUESS).verdict == "refuse"

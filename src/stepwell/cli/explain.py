@@ -76,7 +76,7 @@ async def explained(config: Config, body: bytes, caller: Caller, *, dry: bool) -
         request = openai.parse(kind_of(body), body, id=well.door.new_id(), caller=caller, started_s=perf_counter())
         admit.model(request.model, well.door.stairs)
         steps = well.door.stairs[request.model]
-        outcome = await descend(request, steps[:-1] if dry else steps, well.door.allows)
+        outcome = await descend(request, steps[:-1] if dry else steps, well.door.rule)
         sent = Sent()
         if outcome.answer is not None:
             chunks = outcome.answer.chunks

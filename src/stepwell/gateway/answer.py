@@ -12,7 +12,7 @@ from stepwell.errors import AdmitError, StepwellError
 from stepwell.gateway import admit, openai, pages, reply
 from stepwell.gateway.exchange import Exchange
 from stepwell.protocols import Step
-from stepwell.steps.descend import Allows, descend
+from stepwell.steps.descend import Rule, descend
 from stepwell.types import Caller, Outcome, Request, Settler
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class Door(Struct, frozen=True, kw_only=True):
 
     callers: Mapping[bytes, Caller]
     stairs: Mapping[str, Sequence[Step]]
-    allows: Allows
+    rule: Rule
     settlers: Sequence[Settler]
     new_id: Callable[[], str]
     keep_bytes: int
@@ -63,7 +63,7 @@ async def answer(door: Door, exchange: Exchange, request: Request) -> None:
     outcome = Outcome(None, ())
     sent = reply.Sent()
     try:
-        outcome = await descend(request, door.stairs[request.model], door.allows)
+        outcome = await descend(request, door.stairs[request.model], door.rule)
         if outcome.answer is None or outcome.answer.chunks is None:
             reply.whole(exchange, request, outcome, sent)
         else:

@@ -6,9 +6,13 @@ a text that was checked with every value before anybody saw it; everything else 
 
 from __future__ import annotations
 
-from stepwell.types import Evidence
+from stepwell.types import Proposal, Ruling
+
+CERTAIN = frozenset({"checked", "exact"})
+SERVE = Ruling("serve")
 
 
-def allows(evidence: Evidence) -> bool:
-    """Decide whether a shallow step's proposal is good enough to be the answer."""
-    return evidence.kind in {"checked", "exact"}
+def rule(step: str, proposal: Proposal) -> Ruling:  # noqa: ARG001 - a promise that learns looks at the step, too
+    """Say whether a shallow step's proposal is good enough to be the answer."""
+    kind = proposal.evidence.kind
+    return SERVE if kind in CERTAIN else Ruling("refuse", f"the promise does not allow {kind} evidence")

@@ -8,16 +8,19 @@ from time import perf_counter
 
 from stepwell.errors import StepwellError
 from stepwell.protocols import Step
-from stepwell.types import Defer, Evidence, Outcome, Proposal, Request, Visit
+from stepwell.types import Defer, Outcome, Proposal, Request, Ruling, Visit, Withheld
 
 log = logging.getLogger(__name__)
 
-Allows = Callable[[Evidence], bool]
+LAST = Ruling("serve")
+Rule = Callable[[str, Proposal], Ruling]
+"""The promise: what it says of a step's proposal. The name of the step, then the proposal."""
 
 
-async def descend(request: Request, steps: Sequence[Step], allows: Allows) -> Outcome:
+async def descend(request: Request, steps: Sequence[Step], rule: Rule) -> Outcome:
     """Go down the steps until one answers. The last one needs no leave, and its error is the caller's."""
     visits: list[Visit] = []
+    withheld: tuple[Withheld, ...] = ()
     last = steps[-1]
     for step in steps:
         began_s = perf_counter()
@@ -27,16 +30,17 @@ async def descend(request: Request, steps: Sequence[Step], allows: Allows) -> Ou
             tried = broken(step, request, error)
         seconds = perf_counter() - began_s
         if isinstance(tried, Proposal):
-            if step is last or allows(tried.evidence):
+            ruling = rule(step.name, tried) if step is not last else LAST
+            if ruling.verdict == "serve":
                 visits.append(Visit(step.name, "answered", tried.evidence.detail, seconds))
-                return Outcome(tried.answer, tuple(visits))
-            why = f"the promise does not allow {tried.evidence.kind} evidence"
-            visits.append(Visit(step.name, "refused", why, seconds))
+                return Outcome(tried.answer, tuple(visits), withheld=withheld)
+            visits.append(Visit(step.name, "audited" if ruling.verdict == "audit" else "refused", ruling.reason, seconds))
+            withheld = (*withheld, Withheld(step.name, tried, ruling))
             continue
         visits.append(Visit(step.name, "failed" if tried.error else "deferred", tried.reason, seconds, tried.usd))
         if step is last or tried.final:
-            return Outcome(None, tuple(visits), tried.error or StepwellError(tried.reason))
-    return Outcome(None, tuple(visits), StepwellError("no step could answer"))
+            return Outcome(None, tuple(visits), tried.error or StepwellError(tried.reason), withheld)
+    return Outcome(None, tuple(visits), StepwellError("no step could answer"), withheld)
 
 
 def broken(step: Step, request: Request, error: Exception) -> Defer:

@@ -1,0 +1,87 @@
+"""What the cache writes into a store: one answer under its own name, many keys that lead to it, and three logs.
+
+Written with MessagePack; the first byte of a key says what lies under it. A field is only ever added at the end.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from stepwell.types import Form, Usage
+
+KEYS, EVENTS, LABELS = b"keys", b"events", b"labels"
+"""Logs: every key with its vector (replayed into each process's index), what was invalidated, what audits found."""
+
+
+class KeyRow(Struct, frozen=True, array_like=True, gc=False):
+    """Under `b"k" + exact digest`: which answer a question has."""
+
+    answer: bytes
+    """SHA-256 over partition and body: the answer's name."""
+    partition: bytes
+    """Checked again at every read: a row of another partition is no hit."""
+
+
+class AnswerRow(Struct, frozen=True, array_like=True, gc=False):
+    """Under `b"a" + answer`: one kept answer."""
+
+    partition: bytes
+    form: Form
+    body: bytes
+    usage: Usage | None
+    engine: str
+    saved_usd: float
+    made_s: float
+    stale_s: float
+    """From here on it is stale; it may still be served while it is asked for anew, or when that fails."""
+    tags: tuple[str, ...] = ()
+    """What it depends on: an event that names one of them, later than `made_s`, invalidates it."""
+    slots: bytes = b""
+    """JSON: the typed places in `body` that are filled after the hit; empty where there are none."""
+
+
+class KeyAdded(Struct, frozen=True, array_like=True, gc=False):
+    """A row of the log `keys`: a wording that leads to an answer."""
+
+    exact: bytes
+    partition: bytes
+    answer: bytes
+    text: str
+    vector: bytes
+    """float16, of length 1."""
+    embedder: str
+    principal: bytes
+    """Who contributed it: a keyed hash, for quotas and quorums."""
+    expires_s: float
+
+
+class Event(Struct, frozen=True, array_like=True, gc=False):
+    """A row of the log `events`: a tag invalidated, or (`b"a"` + name) one answer killed with all its keys."""
+
+    tag: str
+    at_s: float
+    answer: bytes = b""
+    reason: str = ""
+
+
+class Label(Struct, frozen=True, array_like=True, gc=False):
+    """A row of the log `labels`: one proposal whose truth is known."""
+
+    step: str
+    partition: bytes
+    features: tuple[float, ...]
+    right: bool
+    predicted: float
+    """The promise's probability at the time."""
+    share: float
+    """The probability with which this label was observed."""
+    would_serve: bool
+    at_s: float
+    version: int
+    """Of the features: labels of another version are not learned from."""
+    key: bytes = b""
+    cluster: bytes = b""
+
+
+encode = msgspec.msgpack.Encoder().encode
