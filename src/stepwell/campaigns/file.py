@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from stepwell.config import HttpEngine, Section, typed
+from stepwell.config import HttpEngine
 from stepwell.errors import ConfigError
 from stepwell.templates.bandit import Rules
 from stepwell.templates.schema import Schema
 from stepwell.templates.schema_file import parse
+from stepwell.toml import Section, typed
 
 Source = Literal["teacher", "writer", "harvest"]
 

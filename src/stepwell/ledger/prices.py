@@ -10,8 +10,8 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from stepwell.config import Section, nearest, typed
 from stepwell.errors import ConfigError
+from stepwell.toml import Section, nearest, typed
 from stepwell.types import Usage
 
 SHIPPED = "prices.toml"

@@ -1,0 +1,96 @@
+"""TOML into typed values: what is wrong is told with its line, and an unknown key with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from stepwell.errors import ConfigError
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file."""
+
+
+def typed(text: str, wanted: type[Any], *, file: str) -> Any:  # noqa: ANN401 - an instance of `wanted`
+    """Decode TOML into a Struct; syntax, unknown keys and wrong types are errors with their line."""
+    try:
+        return msgspec.convert(tomllib.loads(text), wanted)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        raise ConfigError(f"is not TOML: {error}", file=file, line=int(found[1]) if found else 0) from error
+    except msgspec.ValidationError as error:
+        raise explained(str(error), text, wanted, file) from error
+
+
+def explained(message: str, text: str, wanted: type[Any], file: str) -> ConfigError:
+    """Turn msgspec's "... - at `$.cache.path`" into a ConfigError with the line of that key."""
+    what, _, place = message.partition(" - at `$")
+    keys = [key for key in re.split(r"[.\[\]]+", place.rstrip("`").replace("[...]", ".*")) if key]
+    keys = [culprit(keys[0], tomllib.loads(text), wanted) if key == "*" else key for key in keys]
+    unknown = re.search(r"unknown field `(.+)`", what)
+    if unknown:
+        keys.append(unknown[1])
+        what = f"unknown key{nearest(unknown[1], known_keys(wanted))}"
+    elif missing := re.search(r"missing required field `(.+)`", what):
+        what = f"the key {missing[1]!r} is missing; add it"
+    return ConfigError(what, file=file, line=line_of(text, keys), field=".".join(keys))
+
+
+def culprit(table: str, tree: dict[str, Any], wanted: type[Any]) -> str:
+    """Which entry of `table` is wrong: msgspec does not say its name."""
+    entries = tree.get(table)
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+        try:
+            msgspec.convert({table: {name: entry}}, wanted)
+        except msgspec.ValidationError:
+            return str(name)
+    return "*"
+
+
+def nearest(name: str, known: Mapping[str, Any] | set[str]) -> str:
+    """Say `; did you mean X?` where something known is close to `name`."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def known_keys(wanted: type[Any]) -> set[str]:
+    """Every key that may stand anywhere below a Struct."""
+    keys: set[str] = set()
+    for kind in msgspec.inspect.multi_type_info([wanted, *Section.__subclasses__()]):
+        if isinstance(kind, msgspec.inspect.StructType):
+            keys |= {field.encode_name for field in kind.fields}
+    return keys
+
+
+def line_of(text: str, keys: list[str]) -> int:
+    """Line (from 1) of the deepest key of a path that can be found; 0 where none can."""
+    best, depth_found = 0, 0
+    table: list[str] = []
+    arrays: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[(\[)?\s*(.+?)\s*\]\]?\s*(#.*)?$", line):
+            table = split_key(header[2])
+            if header[1]:
+                arrays[header[2]] = arrays.get(header[2], -1) + 1
+                table = [*table, str(arrays[header[2]])]
+            path = table
+        elif pair := re.match(r"\s*([^#=\s][^=]*?)\s*=", line):
+            path = [*table, *split_key(pair[1])]
+        else:
+            continue
+        depth = min(len(path), len(keys))
+        if depth > depth_found and path[:depth] == keys[:depth]:
+            best, depth_found = number, depth
+    return best
+
+
+def split_key(dotted: str) -> list[str]:
+    """Split a TOML key at its dots, quotes respected."""
+    return [part[0] or part[1] or part[2] for part in re.findall(r'"([^"]*)"|\'([^\']*)\'|([^.\s"\']+)', dotted)]
