@@ -113,6 +113,25 @@ class Withheld(Struct, frozen=True, gc=False):
     ruling: Ruling
 
 
+class Label(Struct, frozen=True, array_like=True, gc=False):
+    """One proposal whose truth is known: what the promise learns from. Kept in the log `labels`, by place."""
+
+    step: str
+    partition: bytes
+    features: tuple[float, ...]
+    right: bool
+    predicted: float
+    """The promise's probability at the time."""
+    share: float
+    """The probability with which this label was observed."""
+    would_serve: bool
+    at_s: float
+    version: int
+    """Of the features: labels of another version are not learned from."""
+    key: bytes = b""
+    cluster: bytes = b""
+
+
 class Defer(Struct, frozen=True, gc=False):
     """A step's refusal to answer: why, and what finding that out cost."""
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from stepwell.types import Form, Usage
 
 KEYS, EVENTS, LABELS = b"keys", b"events", b"labels"
-"""Logs: every key with its vector (replayed into each process's index), what was invalidated, what audits found."""
+"""Logs: KeyAdded (replayed into each process's index), Event (invalidated), `types.Label` (found by audits)."""
 
 
 class KeyRow(Struct, frozen=True, array_like=True, gc=False):
@@ -63,25 +63,6 @@ class Event(Struct, frozen=True, array_like=True, gc=False):
     at_s: float
     answer: bytes = b""
     reason: str = ""
-
-
-class Label(Struct, frozen=True, array_like=True, gc=False):
-    """A row of the log `labels`: one proposal whose truth is known."""
-
-    step: str
-    partition: bytes
-    features: tuple[float, ...]
-    right: bool
-    predicted: float
-    """The promise's probability at the time."""
-    share: float
-    """The probability with which this label was observed."""
-    would_serve: bool
-    at_s: float
-    version: int
-    """Of the features: labels of another version are not learned from."""
-    key: bytes = b""
-    cluster: bytes = b""
 
 
 encode = msgspec.msgpack.Encoder().encode
