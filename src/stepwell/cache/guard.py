@@ -1,0 +1,216 @@
+"""The guard against false hits: what forbids an answer to one wording from being the answer to another.
+
+Vectors hardly see a number, a name or a "not" (opposites score .83 to .99). A veto is a difference that changes what is
+asked for. The closer two wordings are otherwise, the more a difference says: texts that are the same but for one place
+are compared there, word by word. What is merely suspicious is a feature, which the promise weighs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from stepwell.quality.facts import Facts
+from stepwell.quality.words import LANGUAGES
+
+VALUES = ("number", "ordinal", "money", "measure", "date", "time")
+"""Kinds of values of which one wording may say more than the other, but nothing else."""
+EXACT = ("code", "quote")
+"""Kinds that must be equal."""
+VETOES = ("long", "language", *VALUES, *EXACT, "entity", "direction", "negation", "question", "order", "swap", "more")
+FEATURES = (*VETOES, "jaccard", "asked_only", "kept_only", "values_only", "negations", "question_differs", "length")
+"""What `agreement` tells, in this order."""
+
+PREFIXES = ("un", "de", "dis", "in", "im", "ir", "non", "mis", "re", "anti")
+ROLES = frozenset(
+    {"to", "from", "before", "after", "into", "onto", "off", "over", "under", "above", "below", "against"}
+)
+"""Prepositions that change who does what to whom, or when."""
+QUESTIONS = frozenset(
+    {"who", "where", "when", "why", "how many", "how much", "how long", "how often", "how far", "how old"}
+)
+MAX_APART = 3
+"""Words by which two wordings that are the same but for one place may differ there."""
+NEAR = 0.6
+"""Share of common content from which on a negation or another question word turns the meaning."""
+MIN_TYPO = 5
+"""Letters of a word of which one may be a slip."""
+
+Words = Sequence[str]
+
+
+def vetoes(asked: Facts, kept: Facts) -> tuple[str, ...]:
+    """What forbids that the answer to the kept wording answers the asked one; empty where nothing does."""
+    if asked.words == kept.words and asked.whole and kept.whole:
+        return ()
+    found = _by_value(asked, kept)
+    found += [name for name, differ in CHECKS if differ(asked, kept)]
+    found += _by_place(asked, kept)
+    return tuple(found)
+
+
+def agreement(asked: Facts, kept: Facts) -> tuple[float, ...]:
+    """Features of a pair, named by `FEATURES`: a flag for each veto, then shares from 0 to 1."""
+    found = frozenset(vetoes(asked, kept))
+    both, either = len(asked.content & kept.content), len(asked.content | kept.content)
+    return (
+        *(float(name in found) for name in VETOES),
+        both / either if either else 1.0,
+        1 - both / len(asked.content) if asked.content else 0.0,
+        1 - both / len(kept.content) if kept.content else 0.0,
+        float(bool(slot_difference(asked, kept))),
+        float(asked.negations % 2 != kept.negations % 2),
+        float(asked.asks != kept.asks),
+        min(len(asked.words), len(kept.words)) / max(len(asked.words), len(kept.words), 1),
+    )
+
+
+def slot_difference(asked: Facts, kept: Facts) -> tuple[str, ...]:
+    """The kinds of the values that differ where nothing else does; empty where nothing or something else differs."""
+    if len(asked.words) != len(kept.words) or not (asked.whole and kept.whole):
+        return ()
+    kinds = [
+        _slot(here, there, asked, kept) for here, there in zip(asked.words, kept.words, strict=True) if here != there
+    ]
+    return tuple(kinds) if all(kinds) else ()
+
+
+def _slot(here: str, there: str, asked: Facts, kept: Facts) -> str:
+    """The kind of two different values in one place; "" where they are not values of one kind."""
+    if here[0] == there[0] == "#":
+        kind = here[1:].partition(":")[0]
+        return kind if there.startswith(f"#{kind}:") else ""
+    return "entity" if _named(here, asked) and _named(there, kept) else ""
+
+
+def _named(word: str, facts: Facts) -> bool:
+    return any(value.kind == "entity" and word in value.norm.split() for value in facts.values)
+
+
+# --- values
+
+
+def _by_value(asked: Facts, kept: Facts) -> list[str]:
+    """Kinds of values in which the wordings contradict each other."""
+    if not asked.values and not kept.values:
+        return []
+    here: set[tuple[str, str]] = {(value.kind, value.norm) for value in asked.values}
+    there: set[tuple[str, str]] = {(value.kind, value.norm) for value in kept.values}
+    only_here, only_there = here - there, there - here
+    if not only_here and not only_there:
+        return []
+    mine, theirs = {kind for kind, _ in only_here}, {kind for kind, _ in only_there}
+    found = [kind for kind in VALUES if kind in mine and kind in theirs]
+    found += [kind for kind in EXACT if kind in mine or kind in theirs]
+    new, old = _unsaid(only_here, kept), _unsaid(only_there, asked)
+    return [*found, "entity"] if new and old else found
+
+
+def _unsaid(values: Iterable[tuple[str, str]], other: Facts) -> bool:
+    """Whether one of the names does not appear in the other wording."""
+    return any(kind == "entity" and not set(norm.split()) <= set(other.words) for kind, norm in values)
+
+
+# --- the whole wording
+
+
+def _long(asked: Facts, kept: Facts) -> bool:
+    return not (asked.whole and kept.whole)
+
+
+def _language(asked: Facts, kept: Facts) -> bool:
+    one, other = asked.language, kept.language
+    if one == other or not one or not other:
+        return False
+    return not (one == "latin" and other in LANGUAGES) and not (other == "latin" and one in LANGUAGES)
+
+
+def _direction(asked: Facts, kept: Facts) -> bool:
+    """Opposite words: of a known pair, or one with a prefix that turns it."""
+    here, there = asked.poles - kept.poles, kept.poles - asked.poles
+    if any(("-" if pole[0] == "+" else "+") + pole[1:] in there for pole in here):
+        return True
+    mine, theirs = asked.content - kept.content, kept.content - asked.content
+    return any(prefix + word in theirs for word in mine for prefix in PREFIXES) or any(
+        prefix + word in mine for word in theirs for prefix in PREFIXES
+    )
+
+
+def _negation(asked: Facts, kept: Facts) -> bool:
+    return asked.negations % 2 != kept.negations % 2 and _common(asked, kept) >= NEAR
+
+
+def _question(asked: Facts, kept: Facts) -> bool:
+    if asked.asks == kept.asks or _common(asked, kept) < NEAR:
+        return False
+    return asked.asks in QUESTIONS and kept.asks in QUESTIONS
+
+
+def _common(asked: Facts, kept: Facts) -> float:
+    either = len(asked.content | kept.content)
+    return len(asked.content & kept.content) / either if either else 1.0
+
+
+CHECKS = (
+    ("long", _long),
+    ("language", _language),
+    ("direction", _direction),
+    ("negation", _negation),
+    ("question", _question),
+)
+
+
+# --- the one place
+
+
+def _by_place(asked: Facts, kept: Facts) -> list[str]:
+    """What the place says in which two wordings that are otherwise the same differ."""
+    here, there = apart(asked.words, kept.words)
+    if max(len(here), len(there)) > max(MAX_APART, 0) and (here and there):
+        return ["order"] if sorted(here) == sorted(there) and len(here) == len(asked.words) else []
+    if len(here) == len(asked.words) and len(there) == len(kept.words):
+        return []
+    if not here or not there:
+        more, facts = (here, asked) if here else (there, kept)
+        return ["more"] if any(word in facts.content or word == "not" for word in more) else []
+    if sorted(here) == sorted(there):
+        return ["order"]
+    return ["swap"] if _swapped(here, there, asked, kept) else []
+
+
+def _swapped(here: Words, there: Words, asked: Facts, kept: Facts) -> bool:
+    """Whether words of content, or prepositions that give a role, stand for one another."""
+    mine = [word for word in here if word in asked.content and word not in there]
+    theirs = [word for word in there if word in kept.content and word not in here]
+    if mine and theirs:
+        return not (len(mine) == len(theirs) and all(map(slip, mine, theirs)))
+    return bool(ROLES.intersection(here) and ROLES.intersection(there) and set(here) != set(there))
+
+
+def apart(asked: Words, kept: Words) -> tuple[Words, Words]:
+    """What is left of two sequences without their common beginning, end and, where equally long, common places."""
+    start, least = 0, min(len(asked), len(kept))
+    while start < least and asked[start] == kept[start]:
+        start += 1
+    end = 0
+    while end < least - start and asked[-1 - end] == kept[-1 - end]:
+        end += 1
+    here, there = asked[start : len(asked) - end], kept[start : len(kept) - end]
+    if len(here) == len(there):
+        places = [place for place, word in enumerate(here) if word != there[place]]
+        return [here[place] for place in places], [there[place] for place in places]
+    return here, there
+
+
+def slip(one: str, other: str) -> bool:
+    """Whether two words are one word with one letter more, less, other, or two neighbours exchanged (Damerau 1964)."""
+    if one == other:
+        return True
+    if (
+        min(len(one), len(other)) < MIN_TYPO
+        or one[0] != other[0]
+        or abs(len(one) - len(other)) > 1
+        or "#" in {one[0], other[0]}
+    ):
+        return False
+    here, there = apart(one, other)
+    return max(len(here), len(there)) <= 1 or (len(here) == 2 and list(here) == list(reversed(there)))  # noqa: PLR2004

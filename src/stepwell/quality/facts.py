@@ -1,0 +1,115 @@
+"""What a text says that an answer may hang on: values, negation, direction, question word, language; read once.
+
+What no list knows (other languages, names) is kept as it stands, so that two texts can still be compared word by word.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from stepwell.quality.script import script
+from stepwell.quality.tokens import Token, tokens
+from stepwell.quality.values import Value, values
+from stepwell.quality.words import HOW, PARTICLE_VERBS, PARTICLES
+
+MAX_CHARS = 4_000
+"""Of a longer text only this much is read, and it is marked as not whole."""
+PARTICLE_REACH = 4
+"""Words that may stand between a verb and its particle: "switch the light in the hall off" has four."""
+SURE = 2
+"""Function words that make a language certain."""
+
+
+class Facts(Struct, frozen=True):
+    """What was read from one text."""
+
+    whole: bool
+    """False where the text was too long to be read to its end."""
+    language: str
+    """A language where function words tell it, else a script."""
+    words: tuple[str, ...]
+    """What is said, in order, in the form in which equal things are equal: values as `#kind:norm`, no fillers."""
+    content: frozenset[str]
+    """The words among them that carry meaning, and the values."""
+    values: tuple[Value, ...]
+    negations: int
+    poles: frozenset[str]
+    """Directions: `+7` and `-7` are opposite words of one pair."""
+    asks: str
+    """The question word; "" where there is none."""
+
+
+def facts(text: str) -> Facts:
+    """Read a text. Any text will do, the work is bounded, and nothing is raised."""
+    read = text[:MAX_CHARS]
+    found = tokens(read)
+    typed = tuple(values(read, found))
+    words, content = _said(found, typed)
+    known = [word for token in found for word in token.words]
+    return Facts(
+        whole=len(text) <= MAX_CHARS,
+        language=_language(Counter(word.language for word in known if word.language)) or script(read),
+        words=words,
+        content=content,
+        values=typed,
+        negations=sum(word.negates for word in known),
+        poles=_poles(found),
+        asks=_asks(found),
+    )
+
+
+def _said(found: Sequence[Token], typed: Sequence[Value]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Words and content; names stay words, for they are not always written with a capital."""
+    words: list[str] = []
+    content: list[str] = []
+    starts = {value.start: value for value in typed if value.kind != "entity"}
+    covered = 0
+    for token in found:
+        if token.start < covered:
+            continue
+        value = starts.get(token.start)
+        if value is not None:
+            covered = value.end
+            words.append(f"#{value.kind}:{value.norm}")
+            content.append(words[-1])
+            continue
+        for word in token.words:
+            if word.meaning:
+                words.append(word.meaning)
+                if not word.stops:
+                    content.append(word.meaning)
+    return tuple(words), frozenset(content)
+
+
+def _poles(found: Sequence[Token]) -> frozenset[str]:
+    poles: list[str] = []
+    verb = -PARTICLE_REACH - 1
+    for place, token in enumerate(found):
+        for word in token.words:
+            if word.stem in PARTICLE_VERBS:
+                verb = place
+            if word.poles and (word.stem not in PARTICLES or place - verb <= PARTICLE_REACH):
+                poles += word.poles
+    return frozenset(poles)
+
+
+def _asks(found: Sequence[Token]) -> str:
+    for place, token in enumerate(found):
+        for word in token.words:
+            if word.asks:
+                following = found[place + 1].text.lower() if place + 1 < len(found) else ""
+                if word.asks == "how":
+                    return HOW.get(following, "how")
+                return "when" if word.asks in {"what", "which"} and following == "time" else word.asks
+    return ""
+
+
+def _language(count: Counter[str]) -> str:
+    """The language with at least two function words of its own, and twice as many as any other."""
+    top = count.most_common(2)
+    if not top or top[0][1] < SURE or (len(top) > 1 and top[1][1] * 2 > top[0][1]):
+        return ""
+    return top[0][0]
