@@ -53,7 +53,7 @@ class Well(Struct, frozen=True, kw_only=True):
         """Give everything back; what waits to be written is written."""
         for engine in self.engines.values():
             await engine.close()
-        self.exact.close()
+        await self.exact.close()
         await self.book.close()
 
 

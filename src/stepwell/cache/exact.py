@@ -8,6 +8,7 @@ from time import time
 import msgspec
 from msgspec import Struct
 
+from stepwell.errors import StoreError
 from stepwell.protocols import Store
 from stepwell.store.memory import Memory
 from stepwell.types import Answer, Form, Usage
@@ -35,12 +36,16 @@ class Exact:
     def __init__(self, memory: Memory[Answer], store: Store | None) -> None:
         self.memory, self.store = memory, store
 
-    def get(self, key: bytes) -> Answer | None:
+    async def get(self, key: bytes) -> Answer | None:
         """The kept answer, or None. What only the store has moves up into memory."""
         answer = self.memory.get(key)
         if answer is not None or self.store is None:
             return answer
-        found = self.store.get(key)
+        try:
+            found = await self.store.get(key)
+        except StoreError as error:
+            log.warning("%s: asked for anew", error)
+            return None
         if found is None:
             return None
         answer = read(*found)
@@ -48,19 +53,19 @@ class Exact:
             self.memory.put(key, answer, answer.expires_s, len(answer.body))
         return answer
 
-    def put(self, key: bytes, answer: Answer, ttl_s: float) -> None:
+    async def put(self, key: bytes, answer: Answer, ttl_s: float) -> None:
         """Keep a complete answer for `ttl_s` seconds."""
         expires_s = time() + ttl_s
         kept = msgspec.structs.replace(answer, expires_s=expires_s)
         self.memory.put(key, kept, expires_s, len(answer.body))
         if self.store is not None:
             value = encode(Kept(answer.form, answer.body, answer.usage, answer.engine, answer.saved_usd or 0.0))
-            self.store.put(key, value, expires_s)
+            await self.store.put(key, value, expires_s)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the store."""
         if self.store is not None:
-            self.store.close()
+            await self.store.close()
 
 
 def read(value: bytes, expires_s: float) -> Answer | None:

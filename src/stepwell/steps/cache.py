@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -11,6 +12,7 @@ from msgspec import Struct
 from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact
 from stepwell.cache.key import key, scope
+from stepwell.drive import Drive
 from stepwell.engines.replay import in_form
 from stepwell.types import Answer, Caller, Defer, Evidence, Form, Proposal, Request, Settled, Usage
 
@@ -49,7 +51,7 @@ class Cache:
         if request.sampled and not rule.keep_sampled:
             return Defer("bypass: temperature above 0")
         name = key(self.scope(request, rule), request)
-        found = self.exact.get(name)
+        found = await self.exact.get(name)
         if found is not None:
             return proposal(found, request, "hit")
         while not self.flights.leads(name, request.id):
@@ -68,7 +70,8 @@ class Cache:
             return
         answer = self.keepable(settled)
         if answer is not None:
-            self.exact.put(name, answer, self.rules[settled.request.model].ttl_s)
+            put = self.exact.put(name, answer, self.rules[settled.request.model].ttl_s)
+            Drive(put, asyncio.get_running_loop())
         self.flights.land(name, settled.request.id, answer or settled.outcome.error)
 
     def keepable(self, settled: Settled) -> Answer | None:

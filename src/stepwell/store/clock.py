@@ -1,0 +1,39 @@
+"""What expires when: the time of day, as seen by one process whose clock may be set.
+
+A clock that is set back is carried on from before: nothing expired comes back, nothing kept is lost. One that is set
+forward is believed: at worst something is asked for anew.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+TOLERATED_S = 1.0
+"""Less than this is how clocks are corrected, not set."""
+
+
+class Clock:
+    """Seconds since 1970."""
+
+    __slots__ = ("began_s",)
+
+    def __init__(self) -> None:
+        self.began_s = time.time() - running_s()
+
+    def ahead_s(self) -> float:
+        """How far this clock is ahead of the system's: 0 unless that was set back since."""
+        ahead_s = running_s() + self.began_s - time.time()
+        return ahead_s if ahead_s > TOLERATED_S else 0.0
+
+    def now_s(self) -> float:
+        """The time of day."""
+        now_s, carried_on_s = time.time(), running_s() + self.began_s
+        return carried_on_s if carried_on_s - now_s > TOLERATED_S else now_s
+
+
+def running_s() -> float:
+    """Seconds since some moment; a machine's sleep counts where the system can tell."""
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
