@@ -5,6 +5,8 @@ Written with MessagePack; the first byte of a key says what lies under it. A fie
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import msgspec
 from msgspec import Struct
 
@@ -18,7 +20,7 @@ class KeyRow(Struct, frozen=True, array_like=True, gc=False):
     """Under `b"k" + exact digest`: which answer a question has."""
 
     answer: bytes
-    """SHA-256 over partition and body: the answer's name."""
+    """The answer's name: see `name_of`."""
     partition: bytes
     """Checked again at every read: a row of another partition is no hit."""
 
@@ -36,9 +38,13 @@ class AnswerRow(Struct, frozen=True, array_like=True, gc=False):
     stale_s: float
     """From here on it is stale; it may still be served while it is asked for anew, or when that fails."""
     tags: tuple[str, ...] = ()
-    """What it depends on: an event that names one of them, later than `made_s`, invalidates it."""
+    """What it depends on: an event behind `position` that names one of them invalidates it."""
     slots: bytes = b""
     """JSON: the typed places in `body` that are filled after the hit; empty where there are none."""
+    position: int = 0
+    """The last event that was known when its making began."""
+    seconds: float = 0.0
+    """What making it took: a dear answer is made anew before it is stale."""
 
 
 class KeyAdded(Struct, frozen=True, array_like=True, gc=False):
@@ -49,7 +55,7 @@ class KeyAdded(Struct, frozen=True, array_like=True, gc=False):
     answer: bytes
     text: str
     vector: bytes
-    """float16, of length 1."""
+    """int8, a direction: `vectors.packed` of what the embedder gave."""
     embedder: str
     principal: bytes
     """Who contributed it: a keyed hash, for quotas and quorums."""
@@ -66,3 +72,9 @@ class Event(Struct, frozen=True, array_like=True, gc=False):
 
 
 encode = msgspec.msgpack.Encoder().encode
+
+
+def name_of(row: AnswerRow) -> bytes:
+    """SHA-256 over partition, tags, position and body: what may be invalidated apart has names apart."""
+    about = encode((row.partition, sorted(row.tags), row.position, len(row.body)))
+    return sha256(about + row.body).digest()
