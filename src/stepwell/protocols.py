@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
-from stepwell.types import Chunk, Defer, Proposal, Request
+from stepwell.types import Chunk, Defer, Outcome, Proposal, Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,12 @@ class Step(Protocol):
     def name(self) -> str: ...
 
     async def propose(self, request: Request) -> Proposal | Defer: ...
+
+
+Descent = Callable[[], Coroutine[Any, Any, Outcome]]
+"""Begins to ask the steps below."""
+Onward = Callable[[Descent], Awaitable[Outcome]]
+"""Sees to the rest of a descent in the place of `descend`; given back in `Defer.onward` and `Proposal.onward`."""
 
 
 class Chunks(Protocol):

@@ -39,6 +39,10 @@ class Request(Struct, frozen=True, kw_only=True, gc=False):
     """True where the same question may rightly have many answers (temperature above 0)."""
     started_s: float = 0.0
     """`time.perf_counter()` at the first byte of the request."""
+    cache_control: bytes = b""
+    """The header, as received: a caller may want fresher answers than the route gives."""
+    tags: tuple[str, ...] = ()
+    """What the caller says its answer depends on (documents, prompts): invalidated by name."""
 
 
 class Usage(Struct, frozen=True, gc=False):
@@ -71,6 +75,8 @@ class Answer(Struct, frozen=True, kw_only=True, gc=False):
     """Seconds since 1970 at which a kept answer expires; 0 for a fresh one."""
     saved_usd: float | None = None
     """USD that not asking the large model saved, where known before the first byte."""
+    made_s: float = 0.0
+    """Seconds since 1970 at which a kept answer was made; 0 for a fresh one."""
 
 
 class Evidence(Struct, frozen=True, gc=False):
@@ -91,6 +97,8 @@ class Proposal(Struct, frozen=True, gc=False):
 
     answer: Answer
     evidence: Evidence
+    onward: Any = None
+    """As in `Defer`, for the case that the promise withholds the answer."""
 
 
 class Ruling(Struct, frozen=True, gc=False):
@@ -141,6 +149,8 @@ class Defer(Struct, frozen=True, gc=False):
     """Set where the step did not merely pass but failed."""
     final: bool = False
     """True where the same question has just failed below: going down would only repeat that."""
+    onward: Any = None
+    """`protocols.Onward`, where the answer from below is for others, too: this step sees to the rest of the descent."""
 
 
 class Visit(Struct, frozen=True, array_like=True, gc=False):

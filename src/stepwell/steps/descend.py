@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 
 from stepwell.errors import StepwellError
@@ -22,7 +23,7 @@ async def descend(request: Request, steps: Sequence[Step], rule: Rule) -> Outcom
     visits: list[Visit] = []
     withheld: tuple[Withheld, ...] = ()
     last = steps[-1]
-    for step in steps:
+    for place, step in enumerate(steps, 1):
         began_s = perf_counter()
         try:
             tried = await step.propose(request)
@@ -36,10 +37,13 @@ async def descend(request: Request, steps: Sequence[Step], rule: Rule) -> Outcom
                 return Outcome(tried.answer, tuple(visits), withheld=withheld)
             visits.append(Visit(step.name, "audited" if ruling.verdict == "audit" else "refused", ruling.reason, seconds))
             withheld = (*withheld, Withheld(step.name, tried, ruling))
-            continue
-        visits.append(Visit(step.name, "failed" if tried.error else "deferred", tried.reason, seconds, tried.usd))
-        if step is last or tried.final:
-            return Outcome(None, tuple(visits), tried.error or StepwellError(tried.reason), withheld)
+        else:
+            visits.append(Visit(step.name, "failed" if tried.error else "deferred", tried.reason, seconds, tried.usd))
+            if step is last or tried.final:
+                return Outcome(None, tuple(visits), tried.error or StepwellError(tried.reason), withheld)
+        if tried.onward is not None:
+            below = await tried.onward(partial(descend, request, steps[place:], rule))
+            return Outcome(below.answer, (*visits, *below.visits), below.error, (*withheld, *below.withheld))
     return Outcome(None, tuple(visits), StepwellError("no step could answer"), withheld)
 
 
