@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from stepwell.engines import minilm
-from stepwell.errors import ConfigError, EngineBadReply, EngineUnavailable
-
-Vectors = NDArray[np.float32]
+from stepwell.engines.vectors import Vectors, checked, readable
+from stepwell.errors import ConfigError, EngineUnavailable
 
 CHUNK = 16
 """Texts embedded in one go: between two of them a single question may pass."""
 CHARACTERS_PER_TOKEN = 64
 """What is cut off unread lies far behind the last token that counts, save where words are longer than this."""
-LENGTH_ERROR = 1e-3
 
 
 class MiniLm:
@@ -56,7 +54,7 @@ class MiniLm:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Embed texts in this thread: those of one length together, so that nothing is padded."""
-        tokens = [self.tokenizer.encode(readable(text, self.max_characters)).ids for text in texts]
+        tokens = [self.tokenizer.encode(readable(text[: self.max_characters])).ids for text in texts]
         lengths = np.array([len(each) for each in tokens])
         out = np.empty((len(texts), self.num_dimensions), np.float32)
         for length in np.unique(lengths):
@@ -94,18 +92,3 @@ def session(model: bytes) -> Any:  # noqa: ANN401 - ONNX Runtime has no types
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def readable(text: str, max_characters: int) -> str:
-    """The beginning of a text, without half characters (lone surrogates), which no tokenizer takes."""
-    return text[:max_characters].encode("utf-8", "replace").decode()
-
-
-def checked(vectors: Vectors, engine: str, shape: tuple[int, int]) -> Vectors:
-    """The same vectors. Raises EngineBadReply unless all are there, finite and of length 1."""
-    if vectors.shape != shape:
-        raise EngineBadReply(f"vectors of shape {vectors.shape} instead of {shape}", engine=engine)
-    lengths = np.linalg.norm(vectors, axis=1)
-    if not bool(np.all(np.abs(lengths - 1) < LENGTH_ERROR)):  # False for NaN, too
-        raise EngineBadReply("a vector that is not finite or not of length 1", engine=engine)
-    return vectors
