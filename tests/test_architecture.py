@@ -13,7 +13,7 @@ from conftest import ROOT
 
 SRC = ROOT / "src" / "stepwell"
 STOREYS = (
-    {"types", "errors", "drive", "alone"},
+    {"types", "errors", "drive", "alone", "breaker"},
     {"protocols", "toml"},
     {"config"},
     {"quality", "engines", "store", "ledger"},

@@ -12,7 +12,7 @@ from time import time
 
 from stepwell.config import HttpEngine
 from stepwell.engines import openai
-from stepwell.engines.breaker import Breaker
+from stepwell.breaker import Breaker
 from stepwell.engines.pool import ConnectTimeout, Patience, Pool, address_of
 from stepwell.engines.wire import Reply
 from stepwell.errors import ConfigError, EngineBadReply, EngineError, EngineRefusal, EngineUnavailable

@@ -1,4 +1,4 @@
-"""A circuit breaker: after so many failures in a row an engine is left alone for a while, then tried by one request."""
+"""A circuit breaker: after so many failures in a row a server is left alone for a while, then tried by one request."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Breaker:
         return self.opened_at_s is not None
 
     def succeeded(self) -> None:
-        """The engine answered: close."""
+        """It answered: close."""
         self.failures, self.opened_at_s, self.probing = 0, None, False
 
     def failed(self) -> None:
-        """The engine failed: open, where that was once too often or the probe."""
+        """It failed: open, where that was once too often or the probe."""
         self.failures += 1
         if self.probing or self.failures >= self.limit:
             self.opened_at_s = self.clock()
         self.probing = False
 
     def undecided(self) -> None:
-        """The request ended without telling anything about the engine: another may probe."""
+        """The request ended without telling anything about it: another may probe."""
         self.probing = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.engines.breaker import Breaker
+from stepwell.breaker import Breaker
 
 
 @given(st.lists(st.sampled_from(["ok", "bad", "wait"]), max_size=60))
