@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from time import time
 
+from stepwell.breaker import Breaker
 from stepwell.config import HttpEngine
 from stepwell.engines import openai
-from stepwell.breaker import Breaker
 from stepwell.engines.pool import ConnectTimeout, Patience, Pool, address_of
 from stepwell.engines.wire import Reply
 from stepwell.errors import ConfigError, EngineBadReply, EngineError, EngineRefusal, EngineUnavailable
