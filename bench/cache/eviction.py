@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from stepwell.cache.policies import POLICIES
-from stepwell.cache.simulate import Event, Trace, pick, simulate
+from stepwell.cache.simulate import Event, Trace, compare, pick, simulate
 from stepwell.ledger.prices import load, price_of
 from stepwell.store.order import Weight
 from stepwell.types import Usage
@@ -50,7 +50,7 @@ def judged(events: list[Event], capacity_bytes: int) -> tuple[dict[str, float], 
     trace = Trace()
     for event in events[:middle]:
         trace.note(*event)
-    picked = pick(trace, capacity_bytes)
+    picked = pick(compare(trace, capacity_bytes))
     return {name: simulate(events[middle:], begin, capacity_bytes) for name, begin in POLICIES.items()}, picked
 
 

@@ -21,7 +21,7 @@ def test_memory_never_passes_its_limit_and_gives_back_what_it_holds(puts: list[t
         last[number] = os.urandom(4) + b"x" * size
         memory.put(b"%d" % number, last[number], LATER, size)
         assert memory.used_bytes <= limit
-        assert memory.used_bytes == sum(held[2] for held in memory.held.values())
+        assert memory.used_bytes == sum(held[2].num_bytes for held in memory.held.values())
     for number, value in last.items():
         assert memory.get(b"%d" % number) in (value, None)
 

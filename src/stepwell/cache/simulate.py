@@ -6,12 +6,20 @@ that a key is seen always or never, and a cache as much smaller behaves like the
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from stepwell.cache.admit import shared
 from stepwell.cache.policies import POLICIES
+from stepwell.store.memory import Memory
 from stepwell.store.order import Begin, Weight
 
+log = logging.getLogger(__name__)
+
+NEARLY = 0.9
 FULL = 256
 """The bound on a digest's last byte below which every key is."""
 
@@ -75,8 +83,34 @@ def compare(trace: Trace, capacity_bytes: int, policies: Mapping[str, Begin] = P
     return {name: simulate(events, begin, sampled_bytes) for name, begin in policies.items()}
 
 
-def pick(trace: Trace, capacity_bytes: int, used: str = "lru", gain: float = 0.01) -> str:
+def pick(ratios: Mapping[str, float], used: str = "lru", gain: float = 0.01) -> str:
     """The policy with the lowest miss ratio; the one in use stays where none is better by the share `gain`."""
-    ratios = compare(trace, capacity_bytes)
     best = min(ratios, key=ratios.__getitem__)
     return best if ratios[best] < ratios[used] * (1 - gain) else used
+
+
+async def keep_tuned(memory: Memory[Any], every_s: float = 600.0, used: str = "lru") -> None:
+    """Note what a memory is asked, and go by the policy that would have saved most; look again from time to time.
+
+    The simulation runs in a thread and takes half a second of CPU. A memory that is not full needs no policy.
+    """
+    trace, seen = Trace(), 0
+    memory.watch(trace.note, FULL)
+    while True:
+        await asyncio.sleep(every_s)
+        full = memory.used_bytes > memory.limit_bytes * NEARLY
+        if not full or trace.num_noted - seen < trace.limit // 2:
+            continue
+        seen = trace.num_noted
+        ratios = await asyncio.to_thread(compare, trace, memory.limit_bytes)
+        best = pick(ratios, used)
+        if best != used:
+            log.info(
+                "memory goes by %s: %.1f %% of USD missed, by %s %.1f %%",
+                best,
+                100 * ratios[best],
+                used,
+                100 * ratios[used],
+            )
+            memory.reorder(shared(POLICIES[best]))
+            used = best
