@@ -8,29 +8,34 @@ are compared there, word by word. What is merely suspicious is a feature, which 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import permutations
 
 from stepwell.quality.facts import Facts
-from stepwell.quality.words import LANGUAGES
+from stepwell.quality.lexicon import look_up
+from stepwell.quality.words import LANGUAGES, NEGATIONS, NEGATIVES, QUANTITIES
 
 VALUES = ("number", "ordinal", "money", "measure", "date", "time")
 """Kinds of values of which one wording may say more than the other, but nothing else."""
-EXACT = ("code", "quote")
-"""Kinds that must be equal."""
-VETOES = ("long", "language", *VALUES, *EXACT, "entity", "direction", "negation", "question", "order", "swap", "more")
+VETOES = ("long", "language", *VALUES, "code", "quote", "entity", "direction", "negation", "question", "order", "swap",
+          "more")  # fmt: skip
 FEATURES = (*VETOES, "jaccard", "asked_only", "kept_only", "values_only", "negations", "question_differs", "length")
 """What `agreement` tells, in this order."""
 
 PREFIXES = ("un", "de", "dis", "in", "im", "ir", "non", "mis", "re", "anti")
 ROLES = frozenset(
-    {"to", "from", "before", "after", "into", "onto", "off", "over", "under", "above", "below", "against"}
+    {"to", "from", "before", "after", "into", "onto", "off", "over", "under", "above", "below", "against", "than"}
 )
 """Prepositions that change who does what to whom, or when."""
+TELLING = ROLES | QUANTITIES | NEGATIONS
+TURNED = frozenset(pair for one in ("on off", "in out", "up down") for pair in permutations(one.split()))
 QUESTIONS = frozenset(
-    {"who", "where", "when", "why", "how many", "how much", "how long", "how often", "how far", "how old"}
+    {"who", "where", "when", "why", "how many", "how long", "how often", "how far", "how old", "how big"}
 )
-MAX_APART = 3
-"""Words by which two wordings that are the same but for one place may differ there."""
-NEAR = 0.6
+MAX_SWAPPED = 2
+"""Words on either side that may stand for one another where all others are the same."""
+MAX_MORE, MAX_CONTENT_MORE = 4, 2
+"""Words, and words of content, by which a wording may say more than another that says nothing else."""
+NEAR = 0.7
 """Share of common content from which on a negation or another question word turns the meaning."""
 MIN_TYPO = 5
 """Letters of a word of which one may be a slip."""
@@ -66,24 +71,10 @@ def agreement(asked: Facts, kept: Facts) -> tuple[float, ...]:
 
 def slot_difference(asked: Facts, kept: Facts) -> tuple[str, ...]:
     """The kinds of the values that differ where nothing else does; empty where nothing or something else differs."""
-    if len(asked.words) != len(kept.words) or not (asked.whole and kept.whole):
+    if asked.shape != kept.shape or not (asked.whole and kept.whole):
         return ()
-    kinds = [
-        _slot(here, there, asked, kept) for here, there in zip(asked.words, kept.words, strict=True) if here != there
-    ]
-    return tuple(kinds) if all(kinds) else ()
-
-
-def _slot(here: str, there: str, asked: Facts, kept: Facts) -> str:
-    """The kind of two different values in one place; "" where they are not values of one kind."""
-    if here[0] == there[0] == "#":
-        kind = here[1:].partition(":")[0]
-        return kind if there.startswith(f"#{kind}:") else ""
-    return "entity" if _named(here, asked) and _named(there, kept) else ""
-
-
-def _named(word: str, facts: Facts) -> bool:
-    return any(value.kind == "entity" and word in value.norm.split() for value in facts.values)
+    pairs = zip(asked.values, kept.values, strict=True)
+    return tuple(here.kind for here, there in pairs if here.norm != there.norm)
 
 
 # --- values
@@ -100,14 +91,22 @@ def _by_value(asked: Facts, kept: Facts) -> list[str]:
         return []
     mine, theirs = {kind for kind, _ in only_here}, {kind for kind, _ in only_there}
     found = [kind for kind in VALUES if kind in mine and kind in theirs]
-    found += [kind for kind in EXACT if kind in mine or kind in theirs]
-    new, old = _unsaid(only_here, kept), _unsaid(only_there, asked)
-    return [*found, "entity"] if new and old else found
+    if "code" in mine or "code" in theirs:
+        found.append("code")
+    if _unsaid("quote", only_here, kept) or _unsaid("quote", only_there, asked):
+        found.append("quote")
+    if _unsaid("entity", only_here, kept) and _unsaid("entity", only_there, asked):
+        found.append("entity")
+    return found
 
 
-def _unsaid(values: Iterable[tuple[str, str]], other: Facts) -> bool:
-    """Whether one of the names does not appear in the other wording."""
-    return any(kind == "entity" and not set(norm.split()) <= set(other.words) for kind, norm in values)
+def _unsaid(kind: str, values: Iterable[tuple[str, str]], other: Facts) -> bool:
+    """Whether a value of a kind appears in the other wording not even as plain words."""
+    return any(one == kind and not _words(norm) <= set(other.words) for one, norm in values)
+
+
+def _words(norm: str) -> set[str]:
+    return {word.meaning for part in norm.split() for word in look_up(part) if word.meaning}
 
 
 # --- the whole wording
@@ -125,7 +124,12 @@ def _language(asked: Facts, kept: Facts) -> bool:
 
 
 def _direction(asked: Facts, kept: Facts) -> bool:
-    """Opposite words: of a known pair, or one with a prefix that turns it."""
+    """Opposite words, unless one is negated."""
+    return _negated(asked, kept) is False and _opposite(asked, kept)
+
+
+def _opposite(asked: Facts, kept: Facts) -> bool:
+    """Words of a known pair, or one with a prefix that turns it."""
     here, there = asked.poles - kept.poles, kept.poles - asked.poles
     if any(("-" if pole[0] == "+" else "+") + pole[1:] in there for pole in here):
         return True
@@ -136,7 +140,15 @@ def _direction(asked: Facts, kept: Facts) -> bool:
 
 
 def _negation(asked: Facts, kept: Facts) -> bool:
-    return asked.negations % 2 != kept.negations % 2 and _common(asked, kept) >= NEAR
+    """One is negated and the other is not, neither by "not" nor by an opposite."""
+    if not _negated(asked, kept) or _common(asked, kept) < NEAR or _opposite(asked, kept):
+        return False
+    positive, other = (kept, asked) if asked.negations % 2 else (asked, kept)
+    return not (positive.content - other.content) & NEGATIVES
+
+
+def _negated(asked: Facts, kept: Facts) -> bool:
+    return asked.negations % 2 != kept.negations % 2
 
 
 def _question(asked: Facts, kept: Facts) -> bool:
@@ -165,25 +177,45 @@ CHECKS = (
 def _by_place(asked: Facts, kept: Facts) -> list[str]:
     """What the place says in which two wordings that are otherwise the same differ."""
     here, there = apart(asked.words, kept.words)
-    if max(len(here), len(there)) > max(MAX_APART, 0) and (here and there):
-        return ["order"] if sorted(here) == sorted(there) and len(here) == len(asked.words) else []
     if len(here) == len(asked.words) and len(there) == len(kept.words):
         return []
     if not here or not there:
-        more, facts = (here, asked) if here else (there, kept)
-        return ["more"] if any(word in facts.content or word == "not" for word in more) else []
+        return ["more"] if _more(here, asked) or _more(there, kept) else []
     if sorted(here) == sorted(there):
-        return ["order"]
+        return ["order"] if _exchanged(here, there) else []
+    if len(here) > MAX_SWAPPED or len(there) > MAX_SWAPPED:
+        return []
     return ["swap"] if _swapped(here, there, asked, kept) else []
 
 
+def _more(more: Words, facts: Facts) -> bool:
+    """Whether an addition changes what is asked for."""
+    content = sum(word in facts.content for word in more)
+    return content > MAX_CONTENT_MORE or len(more) > MAX_MORE or any(_tells(word) for word in more)
+
+
+def _tells(word: str) -> bool:
+    """Whether a word changes the meaning although it carries little of its own."""
+    return word[0] == "#" or word in TELLING
+
+
+def _exchanged(here: Words, there: Words) -> bool:
+    """Whether two parts have changed places: x to y, y to x."""
+    if len(here) == 2:  # noqa: PLR2004
+        return True
+    return any(
+        here[at] in ROLES and [*here[at + 1 :], here[at], *here[:at]] == list(there) for at in range(1, len(here))
+    )
+
+
 def _swapped(here: Words, there: Words, asked: Facts, kept: Facts) -> bool:
-    """Whether words of content, or prepositions that give a role, stand for one another."""
+    """Whether words that carry meaning, or turn it, stand for one another."""
     mine = [word for word in here if word in asked.content and word not in there]
     theirs = [word for word in there if word in kept.content and word not in here]
     if mine and theirs:
         return not (len(mine) == len(theirs) and all(map(slip, mine, theirs)))
-    return bool(ROLES.intersection(here) and ROLES.intersection(there) and set(here) != set(there))
+    telling = {word for word in here if _tells(word)} ^ {word for word in there if _tells(word)}
+    return len(telling) > 1 or not telling.isdisjoint(QUANTITIES) or (here[0], there[0]) in TURNED
 
 
 def apart(asked: Words, kept: Words) -> tuple[Words, Words]:
@@ -205,12 +237,7 @@ def slip(one: str, other: str) -> bool:
     """Whether two words are one word with one letter more, less, other, or two neighbours exchanged (Damerau 1964)."""
     if one == other:
         return True
-    if (
-        min(len(one), len(other)) < MIN_TYPO
-        or one[0] != other[0]
-        or abs(len(one) - len(other)) > 1
-        or "#" in {one[0], other[0]}
-    ):
+    if min(len(one), len(other)) < MIN_TYPO or one[0] != other[0] or abs(len(one) - len(other)) > 1 or one[0] == "#":
         return False
     here, there = apart(one, other)
     return max(len(here), len(there)) <= 1 or (len(here) == 2 and list(here) == list(reversed(there)))  # noqa: PLR2004

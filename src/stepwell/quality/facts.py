@@ -6,19 +6,24 @@ What no list knows (other languages, names) is kept as it stands, so that two te
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from stepwell.quality.lexicon import Word, look_up
+from stepwell.quality.meanings import PARTICLE_VERBS, PARTICLES
 from stepwell.quality.script import script
 from stepwell.quality.tokens import Token, tokens
 from stepwell.quality.values import Value, values
-from stepwell.quality.words import HOW, PARTICLE_VERBS, PARTICLES
+from stepwell.quality.words import HOW, UNKNOWING
 
 MAX_CHARS = 4_000
 """Of a longer text only this much is read, and it is marked as not whole."""
 PARTICLE_REACH = 4
 """Words that may stand between a verb and its particle: "switch the light in the hall off" has four."""
+MAX_QUOTED = 50
+"""Words of a quote that are read."""
+WORDED = frozenset({"entity", "quote"})
 SURE = 2
 """Function words that make a language certain."""
 
@@ -34,8 +39,11 @@ class Facts(Struct, frozen=True):
     """What is said, in order, in the form in which equal things are equal: values as `#kind:norm`, no fillers."""
     content: frozenset[str]
     """The words among them that carry meaning, and the values."""
+    shape: tuple[str, ...]
+    """The same as `words`, with the kinds of the values in their places: equal where only values differ."""
     values: tuple[Value, ...]
     negations: int
+    """What turns the meaning: "not", "never"; not the "not" of "I do not know why"."""
     poles: frozenset[str]
     """Directions: `+7` and `-7` are opposite words of one pair."""
     asks: str
@@ -47,41 +55,59 @@ def facts(text: str) -> Facts:
     read = text[:MAX_CHARS]
     found = tokens(read)
     typed = tuple(values(read, found))
-    words, content = _said(found, typed)
+    words, shape, content = _said(found, typed)
     known = [word for token in found for word in token.words]
     return Facts(
         whole=len(text) <= MAX_CHARS,
         language=_language(Counter(word.language for word in known if word.language)) or script(read),
         words=words,
         content=content,
+        shape=shape,
         values=typed,
-        negations=sum(word.negates for word in known),
+        negations=_negations(known),
         poles=_poles(found),
         asks=_asks(found),
     )
 
 
-def _said(found: Sequence[Token], typed: Sequence[Value]) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Words and content; names stay words, for they are not always written with a capital."""
+def _said(found: Sequence[Token], typed: Sequence[Value]) -> tuple[tuple[str, ...], tuple[str, ...], frozenset[str]]:
+    """Words, shape and content. Names and quotes count as words, too: not everybody marks them."""
     words: list[str] = []
+    shape: list[str] = []
     content: list[str] = []
-    starts = {value.start: value for value in typed if value.kind != "entity"}
-    covered = 0
+    starts = {value.start: value for value in typed}
+    inside, covered, as_words = 0, 0, False
     for token in found:
-        if token.start < covered:
-            continue
         value = starts.get(token.start)
         if value is not None:
-            covered = value.end
-            words.append(f"#{value.kind}:{value.norm}")
-            content.append(words[-1])
+            covered, as_words = value.end, value.kind in WORDED
+            shape.append(f"#{value.kind}")
+            if not as_words:
+                words.append(f"#{value.kind}:{value.norm}")
+                content.append(words[-1])
+        inside = token.start < covered
+        if inside and not as_words:
             continue
-        for word in token.words:
+        for word in token.words or _quoted(token):
             if word.meaning:
                 words.append(word.meaning)
+                if not inside:
+                    shape.append(word.meaning)
                 if not word.stops:
                     content.append(word.meaning)
-    return tuple(words), frozenset(content)
+    return tuple(words), tuple(shape), frozenset(content)
+
+
+def _quoted(token: Token) -> Iterator[Word]:
+    """The words of a quote."""
+    return (word for part in token.text[1:-1].split()[:MAX_QUOTED] for word in look_up(part.strip(".,;:!?")))
+
+
+def _negations(known: Sequence[Word]) -> int:
+    following = (*known[1:], None)
+    return sum(
+        word.negates and not (after and after.stem in UNKNOWING) for word, after in zip(known, following, strict=False)
+    )
 
 
 def _poles(found: Sequence[Token]) -> frozenset[str]:

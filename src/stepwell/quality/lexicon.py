@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from stepwell.quality import words
+from stepwell.quality import meanings, value_words, words
 
 MAX_WORD = 64
 """Characters of a word that are compared."""
@@ -102,25 +102,25 @@ def _kind(low: str) -> tuple[str, str]:
 
 
 KINDS: tuple[tuple[str, dict[str, int] | dict[str, float] | dict[str, str]], ...] = (
-    ("number", words.NUMBERS),
-    ("scale", words.SCALES),
-    ("times", words.TIMES),
-    ("ordinal", words.ORDINALS),
-    ("month", words.MONTHS),
-    ("weekday", words.WEEKDAYS),
-    ("day", words.DAYS),
-    ("hour", words.HOURS),
-    ("relative", words.RELATIVE),
-    ("currency", words.CURRENCIES),
-    ("unit", words.UNITS),
-    ("place", dict.fromkeys(words.PLACES, "")),
+    ("number", value_words.NUMBERS),
+    ("scale", value_words.SCALES),
+    ("times", value_words.TIMES),
+    ("ordinal", value_words.ORDINALS),
+    ("month", value_words.MONTHS),
+    ("weekday", value_words.WEEKDAYS),
+    ("day", value_words.DAYS),
+    ("hour", value_words.HOURS),
+    ("relative", value_words.RELATIVE),
+    ("currency", value_words.CURRENCIES),
+    ("unit", value_words.UNITS),
+    ("place", dict.fromkeys(value_words.PLACES, "")),
 )
-SAME = {stem(one): stem(name) for name, group in words.SAME.items() for one in group.split()}
+SAME = {stem(one): stem(name) for name, group in meanings.SAME.items() for one in group.split()}
 
 
 def _poles() -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
-    for number, pair in enumerate(words.POLES):
+    for number, pair in enumerate(meanings.POLES):
         for sign, side in zip("+-", pair.split(" / "), strict=True):
             for one in side.split():
                 for form in {one, stem(one)}:

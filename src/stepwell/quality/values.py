@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from stepwell.quality.lexicon import Word, fold
 from stepwell.quality.tokens import Token
-from stepwell.quality.words import CURRENCIES, SPANS
+from stepwell.quality.value_words import CURRENCIES, SPANS
 
 CODE_DIGITS = 7
 """So many digits in a row name something and count nothing."""
