@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+
+from servers import Missing, PostgresServer, RedisServer, Server
 
 ROOT = Path(__file__).parent.parent
 WRITER = ROOT / "models" / "house-writer" / "house-writer.Q8_0.gguf"
@@ -208,3 +211,31 @@ def data() -> Path:
     ]
     assert not missing, f"STEPWELL_DATA={named} is incomplete: no e2e/{', e2e/'.join(missing)}"
     return folder
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A redis-server of the tests' own."""
+    yield from running(RedisServer)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL cluster of the tests' own."""
+    yield from running(PostgresServer)
+
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+def running(make: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+    """Start a server, or skip with the sentence that says how to get it; it is thrown away at the end."""
+    try:
+        server = make()
+    except Missing as missing:
+        pytest.skip(str(missing))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

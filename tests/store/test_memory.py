@@ -8,7 +8,8 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.store.memory import ENTRY_BYTES, Memory, MemoryStore
+from stepwell.store.memory import ENTRY_BYTES, Memory
+from stepwell.store.memory_store import MemoryStore
 
 LATER = 4e9
 

@@ -11,6 +11,7 @@ import time
 
 TOLERATED_S = 1.0
 """Less than this is how clocks are corrected, not set."""
+FOREVER_S = 1e10
 
 
 class Clock:
@@ -37,3 +38,14 @@ def running_s() -> float:
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
+
+
+def left_s(expires_s: float) -> float:
+    """Seconds until then, for a server with a clock of its own: from 0 to three centuries, 0 where it is no number."""
+    left = expires_s - time.time()
+    return min(max(left, 0.0), FOREVER_S) if left == left else 0.0  # noqa: PLR0124 - not a number
+
+
+def expiry_s(left_s: float) -> float:
+    """When that is, by this process's clock."""
+    return time.time() + left_s

@@ -1,0 +1,146 @@
+"""A Store in Redis or Valkey: what several machines share. Time is the server's.
+
+Values and leases are keys that expire, logs are streams, whose ids rise even where the server's clock is set back. Two
+lines: reads never queue behind writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis as Client
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from stepwell.store.clock import expiry_s, left_s
+from stepwell.store.line import CONNECT_S, Line
+
+LEASE = """
+local last = tonumber(redis.call('GET', KEYS[2]) or 0)
+if redis.call('EXISTS', KEYS[1]) == 1 then return false end
+local now = redis.call('TIME')
+local fence = string.format('%.0f', math.max(last + 1, now[1] * 1000000 + now[2]))
+redis.call('SET', KEYS[1], fence, 'PX', ARGV[1])
+redis.call('SET', KEYS[2], fence, 'PX', ARGV[1] + 86400000)
+return fence
+"""
+"""Above every earlier number, even one from before a restart: it is the time of day in microseconds."""
+PUT_FENCED = """
+if redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+"""
+RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+APPEND = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for _, row in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 2)) do
+  if tonumber(row[2][4]) <= now then redis.call('XDEL', KEYS[1], row[1]) end
+end
+redis.call('XADD', KEYS[1], '*', 'row', ARGV[1], 'until', string.format('%.0f', now + ARGV[2]))
+"""
+"""Each row that comes may take two that are over from the front."""
+
+SEQUENCE_BITS = 22
+"""A position is a stream's id: milliseconds, then a number among rows of that millisecond."""
+WRITE_S = 1.0
+
+Command = tuple[Any, ...]
+
+
+class Redis:
+    """A Store; each question is one or more commands, and what is asked in the same moment is one pipeline."""
+
+    name = "redis"
+
+    def __init__(self, url: str, *, password: str = "", deadline_s: float = 0.05) -> None:
+        """Nothing is asked of the server yet; one that is not there costs StoreErrors, not a start."""
+        self.client = Client.from_url(
+            url,
+            password=password or None,
+            socket_connect_timeout=CONNECT_S,
+            socket_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        self.reads: Line[Sequence[Command], list[Any]] = Line("the Redis store", self.carry, deadline_s)
+        self.writes: Line[Sequence[Command], list[Any]] = Line("the Redis store", self.carry, max(deadline_s, WRITE_S))
+
+    async def carry(self, questions: list[Sequence[Command]]) -> list[list[Any] | Exception]:
+        """Send all commands of all questions at once; the first error among a question's replies is its reply."""
+        async with self.client.pipeline(transaction=False) as pipeline:
+            for question in questions:
+                for command in question:
+                    pipeline.execute_command(*command)
+            flat = iter(await pipeline.execute(raise_on_error=False))
+        replies = [[next(flat) for _ in question] for question in questions]
+        return [next((each for each in reply if isinstance(each, Exception)), reply) for reply in replies]
+
+    async def get(self, key: bytes) -> tuple[bytes, float] | None:
+        """Value and expiry by this process's clock, or None."""
+        value, left_ms = await self.reads.ask((("GET", named("v", key)), ("PTTL", named("v", key))))
+        return (value, expiry_s(left_ms / 1000)) if value is not None and left_ms > 0 else None
+
+    async def put(self, key: bytes, value: bytes, expires_s: float, fence: int = 0) -> None:
+        """Keep a value, unless its fence is not that of the last lease on `key`."""
+        left_ms, place = int(left_s(expires_s) * 1000), named("v", key)
+        if fence:
+            await self.writes.ask((("EVAL", PUT_FENCED, 2, place, named("f", key), value, left_ms, fence),))
+        elif left_ms > 0:
+            await self.writes.ask((("SET", place, value, "PX", left_ms),))
+        else:
+            await self.writes.ask((("DEL", place),))
+
+    async def drop(self, key: bytes) -> None:
+        """Forget a value."""
+        await self.writes.ask((("DEL", named("v", key)),))
+
+    async def lease(self, key: bytes, ttl_s: float) -> int | None:
+        """A fencing number, or None while somebody else holds one."""
+        left_ms = max(1, int(ttl_s * 1000))
+        (fence,) = await self.writes.ask((("EVAL", LEASE, 2, named("l", key), named("f", key), left_ms),))
+        return int(fence) if fence is not None else None
+
+    async def release(self, key: bytes, fence: int) -> None:
+        """End a lease early."""
+        await self.writes.ask((("EVAL", RELEASE, 1, named("l", key), fence),))
+
+    async def append(self, log: bytes, row: bytes, expires_s: float) -> None:
+        """Add a row to a log."""
+        await self.writes.ask((("EVAL", APPEND, 1, named("s", log), row, int(left_s(expires_s) * 1000)),))
+
+    async def since(self, log: bytes, position: int, limit: int) -> list[tuple[int, bytes]]:
+        """Rows behind `position`."""
+        while True:
+            after = stream_id(position + 1)
+            now, found = await self.writes.ask((("TIME",), ("XRANGE", named("s", log), after, "+", "COUNT", limit)))
+            living = [(at(each), fields[b"row"]) for each, fields in found if not over(fields, now)]
+            if living or len(found) < limit:
+                return living
+            position = at(found[-1][0])
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self.reads.close()
+        await self.writes.close()
+        await self.client.aclose()
+
+
+def named(kind: str, key: bytes) -> bytes:
+    """A key of ours: values, leases, fences and streams apart."""
+    return b"stepwell:%b:%b" % (kind.encode(), key)
+
+
+def at(stream_id: bytes) -> int:
+    """The position that a stream's id stands for."""
+    ms, _, number = stream_id.partition(b"-")
+    return (int(ms) << SEQUENCE_BITS) + int(number)
+
+
+def stream_id(position: int) -> str:
+    """The id that stands for a position."""
+    return f"{position >> SEQUENCE_BITS}-{position & ((1 << SEQUENCE_BITS) - 1)}"
+
+
+def over(fields: dict[bytes, bytes], now: tuple[int, int]) -> bool:
+    """Say whether a row has expired by the server's clock (seconds, microseconds)."""
+    return int(fields[b"until"]) <= now[0] * 1000 + now[1] // 1000

@@ -1,0 +1,151 @@
+"""Real servers for tests and benchmarks, on loopback, thrown away afterwards; each says how to get it where it is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+START_S = 20.0
+
+
+class Missing(Exception):  # noqa: N818 - a state of the machine
+    """The server is not installed; the message says how to get it."""
+
+
+class Server:
+    """A process that listens on a port of loopback, and keeps its files in a folder of its own."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="stepwell-server-"))
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    @property
+    def user(self) -> str | None:
+        return None
+
+    def start(self) -> None:
+        """Start, or start again on the same port with the same files."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                user=self.user,
+                extra_groups=[] if self.user else None,
+            )
+        end_s = time.monotonic() + START_S
+        while not self.listens():
+            if self.process.poll() is not None or time.monotonic() > end_s:
+                raise RuntimeError((self.folder / "log").read_text()[-2000:])
+            time.sleep(0.02)
+
+    def listens(self) -> bool:
+        with closing(socket.socket()) as asking:
+            return asking.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        assert self.process is not None
+        self.process.send_signal(how)
+        if how in (signal.SIGSTOP, signal.SIGCONT):
+            return
+        self.process.wait(START_S)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(START_S)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class RedisServer(Server):
+    """redis-server with an append-only file, so that it can be killed and come back."""
+
+    def __init__(self) -> None:
+        if shutil.which("redis-server") is None:
+            raise Missing("redis-server is not installed: make system (Debian: apt-get install redis-server)")
+        super().__init__()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self) -> list[str]:
+        durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        return ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", *durable]
+
+
+class PostgresServer(Server):
+    """A cluster of PostgreSQL made for the occasion; it never runs as root."""
+
+    password = "well"
+
+    def __init__(self) -> None:
+        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        named = shutil.which("initdb")
+        if not found and named is None:
+            raise Missing("PostgreSQL is not installed: make system (Debian: apt-get install postgresql)")
+        self.programs = found[-1].parent if found else Path(str(named)).parent
+        super().__init__()
+        secret = self.folder / "password"
+        secret.write_text(self.password)
+        if self.user is not None:
+            for path in (self.folder, secret):
+                shutil.chown(path, self.user)
+        initdb = [
+            self.programs / "initdb",
+            "-D",
+            "data",
+            "-A",
+            "scram-sha-256",
+            "-U",
+            "well",
+            "--pwfile",
+            "password",
+            "-N",
+        ]
+        made = subprocess.run(initdb, cwd=self.folder, user=self.user, capture_output=True, check=False, env=plain())
+        if made.returncode:
+            raise RuntimeError(made.stderr.decode())
+
+    @property
+    def user(self) -> str | None:
+        return "postgres" if os.getuid() == 0 else None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://well@127.0.0.1:{self.port}/postgres"
+
+    def command(self) -> list[str]:
+        settings = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=40"]
+        return [str(self.programs / "postgres"), "-D", "data", *(part for each in settings for part in ("-c", each))]
+
+    def listens(self) -> bool:
+        ready = [self.programs / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-q"]
+        return subprocess.run(ready, check=False).returncode == 0
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        super().stop(how)
+        if how == signal.SIGKILL:  # its children notice a moment later
+            time.sleep(0.3)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def plain() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"}
