@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from stepwell.types import Chunk, Defer, Outcome, Proposal, Request
 
@@ -36,6 +36,19 @@ class Chunks(Protocol):
 
     def aclose(self) -> Awaitable[None]:
         """Want no more of it: the engine stops generating."""
+        ...
+
+
+Take = Callable[[bytes], bool]
+"""Takes words at once, or leaves them to whoever iterates."""
+
+
+@runtime_checkable
+class Direct(Protocol):
+    """What Chunks may be, too: able to give words away in the very call that brings them, without an iteration."""
+
+    def direct(self, take: Take) -> None:
+        """Offer words to `take` from now on; what it leaves, and whatever is more than words, is iterated, in order."""
         ...
 
 
@@ -90,7 +103,7 @@ class Store(Protocol):
         ...
 
     async def put(self, key: bytes, value: bytes, expires_s: float, fence: int = 0) -> None:
-        """Keep a value. With a `fence` from `lease`, it is kept only where nobody was granted a later lease on `key`."""
+        """Keep a value. With a `fence` from `lease`, only where nobody was granted a later lease on `key`."""
         ...
 
     async def drop(self, key: bytes) -> None:

@@ -273,6 +273,34 @@ async def test_a_slow_reader_stops_the_server_from_sending(upstream: Upstream) -
     await up.close()
 
 
+@pytest.mark.parametrize("gap_s", [0.0, 0.002])
+async def test_what_a_direct_reader_leaves_is_iterated_in_order(upstream: Upstream, gap_s: float) -> None:
+    told = [event(f"word {number}") for number in range(60)]
+    framed = [b"%x\r\n%b\r\n" % (len(each), each) for each in (*told, *STREAM[2:])]
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    upstream.script = raw(head, *framed, b"0\r\n\r\n", gap_s=gap_s)
+    up = engine(upstream.url)
+    chunks = up.generate(ask(stream=True))
+    heard = [(await anext(chunks)).data]
+    num_taken = 0
+
+    def take(words: bytes) -> bool:
+        nonlocal num_taken
+        if len(heard) % 3 == 0:
+            return False
+        heard.append(words)
+        num_taken += 1
+        return True
+
+    chunks.direct(take)
+    async for chunk in chunks:
+        heard.append(chunk.data)  # noqa: PERF401 - `take` looks at it meanwhile
+    assert b"".join(heard) == b"".join(told) + b"".join(STREAM[2:])
+    if gap_s:
+        assert num_taken > 0, "words that come alone are taken at once"
+    await up.close()
+
+
 async def test_the_breaker_leaves_a_dead_server_alone(upstream: Upstream) -> None:
     upstream.script = json_reply(b"{}", "500 Oh")
     up = engine(upstream.url, breaker_failures=3, breaker_open_s=0.3)

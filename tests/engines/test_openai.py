@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -121,3 +122,38 @@ def test_an_event_that_is_an_error_or_no_json_breaks_the_stream(told: bytes) -> 
     events.feed(event("a"))
     with pytest.raises(EngineBadReply, match=r"no memory|not JSON"):
         events.feed(b"data: " + told + b"\n\n")
+
+
+WORD = st.text(st.sampled_from('ab"\\\n\r {}[]:,é') | st.characters(codec="utf-8"), max_size=6)
+AROUND = st.sampled_from(
+    [
+        '{"choices":[{"index":0,"delta":{"content":%s},"finish_reason":null}]}',
+        '{"choices":[{"index":1,"delta":{"content": %s}}],"usage":null}',
+        '{"usage":{"prompt_tokens":1,"completion_tokens":2},"choices":[{"text":%s}]}',
+        '{"choices":[{"delta":{"content":%s},"finish_reason":"stop"}]}',
+        "[DONE]%.0s",
+    ]
+)
+
+
+@given(st.lists(st.tuples(AROUND, WORD, st.booleans()), max_size=12), st.lists(st.integers(1, 400), max_size=20))
+def test_an_event_like_another_but_for_its_words_is_nothing_more(
+    told: list[tuple[str, str, bool]], cuts: list[int]
+) -> None:
+    """However it is cut, a stream is told the same as by looking at each event with care."""
+    words = [f'"{word}"' if as_it_is else json.dumps(word) for _, word, as_it_is in told]
+    stream = "".join(f"data: {around % word}\n\n" for (around, _, _), word in zip(told, words, strict=True)).encode()
+    quick, careful = wire.Events(), wire.Events()
+    careful.num_looks = wire.MOST_LOOKS  # never learns what stands around the words
+    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    for start, end in pairwise(places):
+        heard: list[list[Chunk] | str] = []
+        for events in (quick, careful):
+            try:
+                heard.append(events.feed(stream[start:end]))
+            except EngineBadReply as error:
+                heard.append(str(error))
+        assert heard[0] == heard[1]
+        if isinstance(heard[0], str):
+            return
+        assert (quick.ended, quick.num_finished, quick.rest) == (careful.ended, careful.num_finished, careful.rest)

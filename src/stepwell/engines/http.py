@@ -16,6 +16,7 @@ from stepwell.engines import openai
 from stepwell.engines.pool import ConnectTimeout, Patience, Pool, address_of
 from stepwell.engines.wire import Reply
 from stepwell.errors import ConfigError, EngineBadReply, EngineError, EngineRefusal, EngineUnavailable
+from stepwell.protocols import Take
 from stepwell.types import Chunk, Request
 
 Key = Callable[[], Awaitable[str]]
@@ -103,7 +104,7 @@ class Http:
 class Generation:
     """One reply on its way (`protocols.Chunks`): tried again until its first chunk, then read as it comes."""
 
-    __slots__ = ("begun", "engine", "events", "ready", "reply", "request")
+    __slots__ = ("begun", "engine", "events", "ready", "reply", "request", "take")
 
     def __init__(self, engine: Http, request: Request) -> None:
         self.engine, self.request = engine, request
@@ -111,6 +112,11 @@ class Generation:
         self.events = openai.Events()
         self.ready: deque[Chunk] = deque()
         self.begun = False
+        self.take: Take | None = None
+
+    def direct(self, take: Take) -> None:
+        """See `protocols.Direct`."""
+        self.take = take
 
     def __aiter__(self) -> Generation:
         return self
@@ -124,8 +130,11 @@ class Generation:
             if reply is None or self.events.ended:
                 await self.aclose()
                 raise StopAsyncIteration
-            if reply.wire.quiet():
-                await reply.wire.baton
+            wire = reply.wire
+            if wire.quiet():
+                wire.lane = self.words if self.take is not None else None
+                await wire.baton
+                wire.lane = None
             try:
                 self.read(reply)
             except EngineError as error:
@@ -133,6 +142,10 @@ class Generation:
                 await self.aclose()
                 raise
         return ready.popleft()
+
+    def words(self, piece: bytes) -> bool:
+        """Give words away at once; whatever is more waits to be read."""
+        return self.events.are_words(piece) and self.take is not None and self.take(piece)
 
     async def aclose(self) -> None:
         """Give the connection back, or hang up where the server is still talking."""

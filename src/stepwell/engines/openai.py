@@ -19,11 +19,16 @@ PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completio
 DONE = b"data: [DONE]\n\n"
 NOTHING = Raw(b"null")
 TRUE = Raw(b"true")
+QUOTE, FEED, RETURN = b'"\n\r'
+NO_EVENT = b"\0"
+"""No event begins so: nothing is like it."""
+MOST_LOOKS = 8
 
 encode = msgspec.json.Encoder().encode
 fields_of = msgspec.json.Decoder(dict[str, Raw]).decode
 why_ended = re.compile(rb'"finish_reason"\s*:\s*"[^"]').findall
 has_usage = re.compile(rb'"usage"\s*:\s*\{').search
+words_of = re.compile(rb'[^\r\n]*"(?:content|text)"\s*:\s*"([^"\r\n]*)"[^\r\n]*\n\n').fullmatch
 has_error = re.compile(rb'"error"\s*:\s*[^\sn]').search
 
 
@@ -99,19 +104,24 @@ def counted(told: Told) -> Usage | None:
 class Events:
     """Cuts a stream of bytes into whole events, however they were split on the way."""
 
-    __slots__ = ("begun", "ended", "num_finished", "rest")
+    __slots__ = ("begun", "closing", "ended", "num_finished", "num_looks", "opening", "rest", "words_at")
 
     def __init__(self) -> None:
         self.rest = b""
         self.begun = self.ended = False
         self.num_finished = 0
         """How many choices have said why they end: some servers say that and send no end mark."""
+        self.opening = self.closing = NO_EVENT
+        self.words_at = slice(0)
+        self.num_looks = 0
 
     def feed(self, data: bytes) -> list[Chunk]:
         """Take what arrived; give back what is whole. Raises EngineBadReply for an error event."""
         if self.ended:
             return []
-        if b"\r" in data:
+        if self.are_words(data):
+            return [Chunk(data)]
+        if RETURN in data:
             data = data.replace(b"\r", b"")
         if self.rest:
             data = self.rest + data
@@ -123,9 +133,31 @@ class Events:
         events = data[:end] if self.rest else data
         if b'"finish_reason":"' in events or b'"finish_reason": "' in events:
             self.num_finished += len(why_ended(events))
-        if not self.begun or b"[DONE]" in events or matters(events):
-            return self.sorted(events)
-        return [Chunk(events)]
+        elif self.begun and b"[DONE]" not in events and not matters(events):
+            self.look_at(events)
+            return [Chunk(events)]
+        return self.sorted(events)
+
+    def are_words(self, data: bytes) -> bool:
+        """Say whether this is one event, the same as one seen before but for its words: then it can be nothing more.
+
+        Five searches through every event would cost more than all else that is done with it.
+        """
+        if self.rest or not data.startswith(self.opening) or not data.endswith(self.closing):
+            return False
+        words = data[self.words_at]
+        return words != b"" and QUOTE not in words and FEED not in words and RETURN not in words
+
+    def look_at(self, events: bytes) -> None:
+        """Remember what stands around the words of an event; not for ever, for some streams change with every event."""
+        if self.num_looks == MOST_LOOKS:
+            return
+        self.num_looks += 1
+        found = words_of(events)
+        if found is not None:
+            start, end = found.span(1)
+            self.opening, self.closing = events[:start], events[end:]
+            self.words_at = slice(start, end - len(events))
 
     def sorted(self, events: bytes) -> list[Chunk]:
         """Look at events one by one: usage and the end mark are given as chunks of their own."""

@@ -1,9 +1,10 @@
-"""One kept HTTP/1.1 connection, on llhttp: one write a request, no task, no queue a frame."""
+"""One kept HTTP/1.1 connection, on llhttp: one write a request, no task, no coroutine that wakes for a frame."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ HIGH_BYTES = 1024 * 1024
 """Unread bytes above which a reply is read no further until its reader has caught up."""
 
 
+Lane = Callable[[bytes], bool]
+"""Takes a piece of a body at once, or leaves it to the reader."""
+
+
 class WentAway(EngineUnavailable):
     """The server closed the connection before it said anything."""
 
@@ -35,16 +40,19 @@ class Wire(asyncio.Protocol):
         self.baton = Baton(self.loop)
         self.deadline_s = self.ends_at_s = 0.0
         self.used = self.closed = self.paused = self.busy = False
-        self.parser: Any = httptools.HttpResponseParser(self)
+        self.pieces: deque[bytes] = deque()
+        self.on_body = self.pieces.append
+        self.parser: Any = httptools.HttpResponseParser(self)  # looks its callbacks up now, and only now
         self.begin()
 
     def begin(self) -> None:
         """Forget the last reply."""
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
-        self.pieces: deque[bytes] = deque()
+        self.pieces.clear()
         self.unread_bytes = 0
         self.heard = self.head_read = self.body_begun = self.complete = self.kept_alive = self.ebbing = False
+        self.lane: Lane | None = None
         self.failure: EngineError | None = None
 
     async def ask(self, data: bytes) -> Reply:
@@ -148,12 +156,26 @@ class Wire(asyncio.Protocol):
             if not self.complete:
                 self.fail(EngineBadReply(f"not an HTTP/1.1 reply: {error}"))
                 return
-        if self.ebbing:
-            self.pieces.clear()
+        pieces = self.pieces
+        if self.lane is not None and len(pieces) == 1 and not self.complete and self.lane(pieces[0]):
+            pieces.clear()
+        elif self.ebbing:
+            pieces.clear()
             if self.complete:
                 self.release()
         else:
-            self.baton.pass_on()
+            self.arrived(len(data))
+
+    def arrived(self, num_bytes: int) -> None:
+        """Wake the reader; hold the server back where its reader does not keep up."""
+        if self.pieces and not self.body_begun:
+            self.body_begun = True
+            self.deadline_s = self.ends_at_s
+        self.unread_bytes += num_bytes
+        self.baton.pass_on()
+        if self.unread_bytes > HIGH_BYTES and not (self.paused or self.transport.is_closing()):
+            self.paused = True
+            self.transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The reply is over, rightly or not."""
@@ -184,17 +206,6 @@ class Wire(asyncio.Protocol):
         """The head is there; after an informational one (1xx) another follows."""
         self.status = self.parser.get_status_code()
         self.head_read = self.status >= 200  # noqa: PLR2004
-
-    def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
-        if not self.body_begun:
-            self.body_begun = True
-            self.deadline_s = self.ends_at_s
-        self.pieces.append(data)
-        self.unread_bytes += len(data)
-        if self.unread_bytes > HIGH_BYTES and not self.paused:
-            self.paused = True
-            self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
         """The reply is whole."""
