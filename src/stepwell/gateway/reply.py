@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from time import time
 
 from msgspec import Struct
@@ -11,6 +12,7 @@ from stepwell.errors import EngineBadReply, EngineRefusal, StepwellError
 from stepwell.gateway import openai
 from stepwell.gateway.clock import http_date
 from stepwell.gateway.exchange import Exchange
+from stepwell.protocols import Direct
 from stepwell.types import Answer, Chunk, Outcome, Request, Settled, Usage, Visit
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,8 @@ async def stream(exchange: Exchange, request: Request, outcome: Outcome, sent: S
     assert answer is not None  # noqa: S101 - only called for an answer that is still coming
     keep(sent, Chunk(answer.body, answer.usage), keep_bytes)
     exchange.begin(head(request, outcome, answer), answer.body)
+    if isinstance(answer.chunks, Direct):
+        answer.chunks.direct(partial(take, exchange, sent, keep_bytes))
     try:
         async for chunk in answer.chunks:
             keep(sent, chunk, keep_bytes)
@@ -72,13 +76,27 @@ async def stream(exchange: Exchange, request: Request, outcome: Outcome, sent: S
         await answer.chunks.aclose()
 
 
+def take(exchange: Exchange, sent: Sent, keep_bytes: int, words: bytes) -> bool:
+    """Pass words on in the very call that brings them; not where the caller is slow."""
+    if exchange.connection.writable is not None:
+        return False
+    hold(sent, words, keep_bytes)
+    exchange.write(words)
+    return True
+
+
 def keep(sent: Sent, chunk: Chunk, keep_bytes: int) -> None:
-    """Note a chunk; of a reply that passes `keep_bytes` only its size is kept."""
-    sent.num_bytes += len(chunk.data)
+    """Note a chunk."""
     sent.usage = chunk.usage or sent.usage
     sent.complete = chunk.last
+    hold(sent, chunk.data, keep_bytes)
+
+
+def hold(sent: Sent, data: bytes, keep_bytes: int) -> None:
+    """Keep a piece; of a reply that passes `keep_bytes` only its size is kept."""
+    sent.num_bytes += len(data)
     if sent.num_bytes <= keep_bytes:
-        sent.pieces.append(chunk.data)
+        sent.pieces.append(data)
     else:
         sent.pieces.clear()
 
