@@ -79,6 +79,20 @@ class Answer(Struct, frozen=True, kw_only=True, gc=False):
     """Seconds since 1970 at which a kept answer was made; 0 for a fresh one."""
 
 
+class Case(Struct, frozen=True, kw_only=True, gc=False):
+    """What is proposed on uncertain evidence, and to whom: the judge reads it, and a label carries it on."""
+
+    question: str
+    partition: bytes
+    version: int
+    """Of the features."""
+    exact: bytes = b""
+    answer: bytes = b""
+    """The proposed answer's name."""
+    principal: bytes = b""
+    """Who asked, as a keyed hash: no single one may shape the promise."""
+
+
 class Evidence(Struct, frozen=True, gc=False):
     """Why a step believes its answer: the promise decides on this alone."""
 
@@ -88,8 +102,8 @@ class Evidence(Struct, frozen=True, gc=False):
     detail: str = ""
     features: tuple[float, ...] = ()
     """What uncertain evidence is weighed by, in an order that its step fixes; empty where it is certain."""
-    about: Any = None
-    """What the step wants to be told again when the truth is known; opaque to everybody else."""
+    case: Case | None = None
+    """What an audit needs to know of uncertain evidence."""
 
 
 class Proposal(Struct, frozen=True, gc=False):

@@ -7,6 +7,7 @@ ascend. The event loop's thread is the only one that changes an index; a graph i
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from threading import Thread
 from time import time
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepwell.cache.flat import Flat, Found
-from stepwell.cache.graph import Graph
+from stepwell.cache.graph import Graph, restored
 from stepwell.cache.keys import NAME_BYTES, Key, Keys
 from stepwell.cache.rows import KeyAdded
 from stepwell.cache.vectors import Codes, Vector, packed, unpacked, unsound
@@ -29,7 +30,9 @@ NOTHING: Found = (np.empty(0, np.int64), np.empty(0, np.float32))
 class Index:
     """All keys of one process."""
 
-    def __init__(self, flat_limit: int = FLAT_LIMIT) -> None:
+    def __init__(self, saved: Mapping[bytes, bytes] | None = None, *, flat_limit: int = FLAT_LIMIT) -> None:
+        """Begin empty; `saved` has the links that a snapshot kept of large partitions, by their names."""
+        self.saved = {} if saved is None else dict(saved)
         self.flat_limit = flat_limit
         self.keys = Keys()
         self.names: list[bytes] = []
@@ -53,7 +56,6 @@ class Index:
             self.parts.append(Flat(codes.size))
         self.keys.add(Key(number, place, row.exact, row.answer, row.text, row.expires_s))
         self.parts[place].add(number, codes)
-        self.grow(place)
         return ""
 
     def wrong(self, number: int, row: KeyAdded, codes: Codes, place: int) -> str:
@@ -84,6 +86,21 @@ class Index:
         """Vectors of length 1 of keys that `nearest` found, shape (keys, dimensions)."""
         return unpacked(self.parts[self.places[partition]].codes_of(numbers))
 
+    def partitions(self) -> list[bytes]:
+        """Names of all partitions."""
+        return list(self.names)
+
+    def num_keys(self, partition: bytes) -> int:
+        """How many keys a partition has."""
+        place = self.places.get(partition, -1)
+        return 0 if place < 0 else len(self.parts[place])
+
+    def whole(self, partition: bytes) -> tuple[Vector, list[bytes]]:
+        """Vectors (keys, dimensions) and answers of every key of a partition, the oldest first."""
+        found = [key for key in map(self.keys.get, self.keys.within(self.places[partition])) if key is not None]
+        numbers = np.array([key.number for key in found], np.int64)
+        return unpacked(self.parts[self.places[partition]].codes_of(numbers)), [key.answer for key in found]
+
     def remove(self, number: int) -> None:
         """Forget a key."""
         row = self.keys.at(number)
@@ -113,49 +130,63 @@ class Index:
 
     # --- from flat to graph
 
-    def grow(self, place: int) -> None:
-        """Begin a graph where a flat partition has become large; take one that is ready."""
-        part = self.parts[place]
-        if isinstance(part, Flat) and len(part) > self.flat_limit and place not in self.growing:
-            self.growing[place] = Growth(part)
-        self.adopt(place)
+    def grow(self) -> None:
+        """Begin a graph wherever a partition has become too large to look through; take those that are ready."""
+        for place, part in enumerate(self.parts):
+            if isinstance(part, Flat) and len(part) > self.flat_limit and place not in self.growing:
+                self.growing[place] = Growth(part, self.saved.pop(self.names[place], b""))
+            self.adopt(place)
 
     def adopt(self, place: int) -> None:
         """Put a graph that is ready in its partition's place, with what was added and removed meanwhile."""
         growth = self.growing.get(place)
         if growth is None or growth.thread.is_alive():
             return
-        del self.growing[place]
         flat = self.parts[place]
         if growth.graph is None or not isinstance(flat, Flat):
-            return
+            return  # it failed, and would again
+        del self.growing[place]
         for number in growth.removed:
             growth.graph.remove(number)
-        numbers, codes = flat.copy()
-        new = numbers > growth.last
-        if new.any():
-            growth.graph.add_many(numbers[new], codes[new])
+        growth.graph.add_many(*flat.above(growth.last))
         self.parts[place] = growth.graph
+
+    def links(self) -> dict[bytes, bytes]:
+        """The links of every graph, for a snapshot: a copy."""
+        parts = zip(self.names, self.parts, strict=True)
+        return {name: part.links() for name, part in parts if isinstance(part, Graph)}
 
 
 class Growth:
-    """A graph being built in a thread from a copy of a flat partition."""
+    """A graph being built in a thread, from a copy of a flat partition and, where a snapshot has them, its links."""
 
-    def __init__(self, flat: Flat) -> None:
-        self.numbers, self.codes = flat.copy()
-        self.last = int(self.numbers.max())
+    def __init__(self, flat: Flat, links: bytes) -> None:
+        self.numbers, self.codes = flat.above(-1)
+        self.last = int(self.numbers[-1])
         self.removed: list[int] = []
         self.graph: Graph | None = None
-        self.num_dimensions = flat.num_dimensions
-        self.thread = Thread(target=self.build, name="index", daemon=True)
+        self.thread = Thread(target=self.build, args=(links,), name="index", daemon=True)
         self.thread.start()
 
-    def build(self) -> None:
+    def build(self, links: bytes) -> None:
         """Build it; where that fails the partition stays flat, which is right but slower."""
-        graph = Graph(self.num_dimensions)
         try:
-            graph.add_many(self.numbers, self.codes)
+            self.graph = self.read(links) or self.anew()
         except Exception:
             log.exception("a graph of %d keys could not be built", len(self.numbers))
-            return
-        self.graph = graph
+
+    def read(self, links: bytes) -> Graph | None:
+        """The graph of a snapshot, where there is one that fits."""
+        if not links:
+            return None
+        try:
+            return restored(links, self.numbers, self.codes)
+        except ValueError as error:
+            log.warning("the snapshot's graph does not fit its keys (%s): built anew", error)
+            return None
+
+    def anew(self) -> Graph:
+        """A graph of all keys."""
+        graph = Graph(self.codes.shape[1])
+        graph.add_many(self.numbers, self.codes)
+        return graph

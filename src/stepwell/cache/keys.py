@@ -97,6 +97,10 @@ class Keys:
         names = np.frombuffer(self.exacts, np.uint64).reshape(-1, NAME_BYTES // 8)
         return self.chosen((names == np.frombuffer(exact, np.uint64)).all(axis=1))
 
+    def within(self, partition: int) -> list[int]:
+        """Numbers of all keys of a partition."""
+        return self.chosen(np.frombuffer(self.partitions, np.uint32) == partition)
+
     def expired(self, now_s: float) -> list[int]:
         """Numbers of all keys whose time is over."""
         return self.chosen(np.frombuffer(self.expiries, np.uint32) <= now_s)

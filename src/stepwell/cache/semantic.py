@@ -1,0 +1,179 @@
+"""Answers to the same question in other words: embed it, look for its neighbours, propose what they speak for.
+
+Nothing in here decides whether the proposal is good enough: see `quality/promise.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from functools import lru_cache
+from time import time
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from stepwell.cache.candidate import Chosen, Near, choose
+from stepwell.cache.exact import Exact, answer_of
+from stepwell.cache.features import NUM_NEIGHBOURS, VERSION, Vector
+from stepwell.cache.feed import Feed
+from stepwell.cache.key import Identity
+from stepwell.cache.keys import Key
+from stepwell.cache.rows import KEYS, AnswerRow, KeyAdded, encode
+from stepwell.cache.slots import blank, refill
+from stepwell.cache.spaces import Spaces
+from stepwell.cache.wordings import Wordings
+from stepwell.engines.replay import in_form
+from stepwell.engines.texts import answered_text, with_text
+from stepwell.errors import EngineError, StoreError
+from stepwell.protocols import Embedder
+from stepwell.quality.facts import facts
+from stepwell.types import Case, Defer, Evidence, Form, Proposal, Request, Settled
+
+log = logging.getLogger(__name__)
+
+
+MOST_FACTS = 20_000
+"""Kept wordings whose facts stay at hand."""
+FOLLOW_S = 0.25
+"""How often the log of keys is read."""
+SWEEP_EVERY = 240
+"""Turns of that between two searches for what has expired."""
+
+
+class Semantic:
+    """One process's view of all wordings; `steps/cache.py` asks it after an exact miss."""
+
+    def __init__(self, embedder: Embedder, exact: Exact, feed: Feed, *, deadline_s: float) -> None:
+        self.embedder, self.exact, self.feed, self.deadline_s = embedder, exact, feed, deadline_s
+        self.spaces = Spaces()
+        self.wordings = Wordings(embedder.name)
+        self.facts_of = lru_cache(MOST_FACTS)(facts)
+        self.offered: dict[str, bytes] = {}
+        """Exact digest by id of each request that was offered an answer and is not over."""
+        self.num_late = 0
+        """Questions that were not embedded in time."""
+
+    async def propose(self, request: Request, identity: Identity) -> Proposal | Defer:
+        """What the nearest wordings' answers speak for; a question that is not embedded in time is a miss."""
+        vector = await self.vector(identity.text)
+        if vector is None:
+            return Defer("meaning: the embedder did not answer in time")
+        found = self.chosen(vector, identity)
+        told = await self.proposal(request, identity, *found) if found else "meaning: nothing near is known"
+        if isinstance(told, str):
+            self.wordings.asked(identity, vector, b"")
+            return Defer(told)
+        self.wordings.asked(identity, vector, found[1].answer if found else b"")
+        self.offered[request.id] = identity.exact
+        return told
+
+    async def vector(self, text: str) -> Vector | None:
+        """The question's vector: made once a request, in a task of its own, for requests run outside of any."""
+        try:
+            vectors: Vector = await self.task(asyncio.wait_for(self.embedder.embed([text]), self.deadline_s))
+        except TimeoutError:
+            self.num_late += 1
+        except EngineError as error:
+            self.num_late += 1
+            log.warning("a question could not be embedded: %s", error)
+        else:
+            vector: Vector = vectors[0]
+            return vector
+        return None
+
+    def chosen(self, vector: Vector, identity: Identity) -> tuple[Chosen, Key] | None:
+        """The candidate among the neighbours, and its key."""
+        index, partition = self.feed.index, identity.partition
+        numbers, cosines = index.nearest(partition, vector, NUM_NEIGHBOURS)
+        keys = [key for key in map(index.get, numbers.tolist()) if key is not None]
+        if not keys:
+            return None
+        alive = np.isin(numbers, [key.number for key in keys])
+        near = Near(
+            cosines=cosines[alive],
+            vectors=index.vectors(partition, numbers[alive]),
+            answers=[key.answer for key in keys],
+            num_keys=index.num_keys(partition),
+        )
+        asked, metric = self.facts_of(identity.text), self.spaces.get(partition)
+        chosen = choose(vector, asked, near, lambda row: self.facts_of(keys[row].text), metric)
+        return None if chosen is None else (chosen, keys[chosen.row])
+
+    async def proposal(self, request: Request, identity: Identity, chosen: Chosen, key: Key) -> Proposal | str:
+        """The candidate's answer with its evidence; or why it is none."""
+        if chosen.vetoes and not chosen.slots:
+            return f"meaning: differs in {' '.join(chosen.vetoes)}"
+        try:
+            row, _ = await self.exact.named(key.answer, identity.partition)
+        except StoreError:
+            return "meaning: store-unavailable"
+        if row is None or row.stale_s <= time():
+            return "meaning: what is near has no answer any more"
+        body: bytes | None = row.body
+        form: Form = row.form
+        if chosen.slots:
+            body, form = filled(row, key.text, identity.text, request), "json"
+        if body is None:
+            return f"meaning: differs in {' '.join(chosen.slots)}, which cannot be put in"
+        wants: Form = "events" if request.stream else "json"
+        body = in_form(body, form, wants, request.kind, include_usage=request.include_usage)
+        case = Case(
+            question=identity.text,
+            partition=identity.partition,
+            version=VERSION,
+            exact=identity.exact,
+            answer=key.answer,
+            principal=identity.principal,
+        )
+        evidence = Evidence("slot_fill" if chosen.slots else "semantic", "hit", chosen.features, case)
+        return Proposal(msgspec.structs.replace(answer_of(row), form=wants, body=body), evidence)
+
+    # --- afterwards
+
+    def kept(self, identity: Identity, answer: bytes, _row: AnswerRow, expires_s: float) -> None:
+        """A question was answered from below, and its answer kept."""
+        self.add(self.wordings.answered(identity.exact, answer, expires_s))
+
+    def told(self, case: Case, right: bool | None) -> None:  # noqa: FBT001 - a verdict, or none
+        """What the judge said of a proposal that was withheld; None where it could not say."""
+        self.add(self.wordings.judged(case.exact, right=bool(right)))
+
+    def settle(self, settled: Settled) -> None:
+        """A proposal that was served, or a question that failed, adds no wording."""
+        exact = self.offered.pop(settled.request.id, None)
+        if exact is not None and not settled.outcome.withheld:
+            self.wordings.forget(exact)
+
+    def add(self, row: KeyAdded | None) -> None:
+        """Write a wording into the log, from which every process reads it."""
+        if row is not None:
+            self.exact.soon(self.feed.store.append(KEYS, encode(row), row.expires_s))
+
+    async def run(self) -> None:
+        """Follow the log, until cancelled: first all of it, then what comes."""
+        turn = 0
+        while True:
+            try:
+                await self.feed.follow()
+                await self.spaces.refresh(self.feed.index)
+                if turn % SWEEP_EVERY == SWEEP_EVERY - 1:
+                    self.feed.sweep()
+            except StoreError as error:
+                log.debug("the log of keys cannot be read: %s", error)
+            turn += 1
+            await asyncio.sleep(FOLLOW_S)
+
+    async def task(self, work: Coroutine[Any, Any, Vector]) -> Vector:
+        """Do something in a task of its own."""
+        return await asyncio.get_running_loop().create_task(work)
+
+
+def filled(row: AnswerRow, kept: str, asked: str, request: Request) -> bytes | None:
+    """The kept answer, in JSON, with the values of the question that is asked; None where they cannot be put in."""
+    text = answered_text(row.body, row.form, request.kind)
+    slotted = None if text is None else blank(kept, text)
+    refilled = None if slotted is None else refill(slotted, asked)
+    return None if refilled is None else with_text(row.body, row.form, request.kind, refilled)
