@@ -5,11 +5,13 @@ Beside `replay.py` and the engines' `openai.py` this is the only file that knows
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from stepwell.errors import AdmitError, BadRequest, EngineRefusal, StepwellError
+from stepwell.gateway import numbers
 from stepwell.types import Caller, Form, Kind, Request, Usage
 
 PATHS: dict[bytes, Kind] = {
@@ -23,23 +25,30 @@ ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function
 OUTSIDE = frozenset({"stream", "stream_options", "user"})
 """Fields that do not change the answer, only its delivery or its bookkeeping."""
 DEFAULTS: dict[str, Any] = {
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
+    "temperature": 1,
+    "top_p": 1,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
     "n": 1,
     "logprobs": False,
     "parallel_tool_calls": True,
     "encoding_format": "float",
     "logit_bias": {},
 }
+NOTHING: Mapping[bytes, bytes] = {}
+MOST_TAGS, MOST_TAG_LETTERS = 64, 200
 NUMBERS = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
 
-decode = msgspec.json.Decoder().decode
-encode_sorted = msgspec.json.Encoder(order="sorted").encode
 
-
-def parse(kind: Kind, body: bytes, *, id: str, caller: Caller, started_s: float) -> Request:  # noqa: A002
+def parse(
+    kind: Kind,
+    body: bytes,
+    *,
+    id: str,  # noqa: A002 - OpenAI's word
+    caller: Caller,
+    started_s: float,
+    headers: Mapping[bytes, bytes] = NOTHING,
+) -> Request:
     """Check a body and bring it into its canonical form. Raises BadRequest naming the field at fault."""
     fields = decoded(body)
     model = fields.get("model")
@@ -63,13 +72,29 @@ def parse(kind: Kind, body: bytes, *, id: str, caller: Caller, started_s: float)
         include_usage=bool(options and options.get("include_usage")),
         sampled=kind != "embedding" and fields.get("temperature", 1) != 0,
         started_s=started_s,
+        cache_control=headers.get(b"cache-control", b""),
+        tags=tags(fields.get("metadata"), headers.get(b"stepwell-tags")),
     )
+
+
+def tags(metadata: object, header: bytes | None) -> tuple[str, ...]:
+    """What an answer depends on, as its caller says: names with commas between. Raises BadRequest."""
+    said = metadata.get("stepwell_tags", "") if isinstance(metadata, dict) else ""
+    if header is None and said == "":
+        return ()
+    if not isinstance(said, str):
+        raise BadRequest("must be a string: names with commas between", param="metadata.stepwell_tags")
+    names = [each.strip() for each in f"{said},{(header or b'').decode('latin-1')}".split(",")]
+    if len(names) > MOST_TAGS or any(len(each) > MOST_TAG_LETTERS for each in names):
+        what = f"at most {MOST_TAGS} names of {MOST_TAG_LETTERS} letters"
+        raise BadRequest(what, param="metadata.stepwell_tags")
+    return tuple(sorted({each for each in names if each}))
 
 
 def decoded(body: bytes) -> dict[str, Any]:
     """Read a JSON object. Raises BadRequest."""
     try:
-        fields = decode(body)
+        fields = numbers.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the body is not JSON: {error}") from error
     except RecursionError as error:
@@ -80,7 +105,9 @@ def decoded(body: bytes) -> dict[str, Any]:
 
 
 def canonical(fields: dict[str, Any]) -> bytes:
-    """The form that makes equal questions equal bytes: no defaults, no nulls, numbers as floats, keys sorted.
+    """The form that makes equal questions equal bytes: no defaults, no nulls, keys sorted, numbers in one form.
+
+    A specification with test vectors is in docs/digest.md: clients compute it, too.
 
     Raises BadRequest where a sampling number is none, for they decide about the cache.
     """
@@ -88,17 +115,20 @@ def canonical(fields: dict[str, Any]) -> bytes:
     for name in DEFAULTS.keys() & kept.keys():
         if name in NUMBERS:
             kept[name] = number(name, kept[name])
-        if kept[name] == DEFAULTS[name]:
+        if kept[name] == DEFAULTS[name] and isinstance(kept[name], bool) == isinstance(DEFAULTS[name], bool):
             del kept[name]
-    return encode_sorted(kept)
+    canonical_form: bytes = numbers.encode(kept)
+    return canonical_form
 
 
-def number(name: str, value: object) -> float:
-    """A float: 0 and 0.0 ask the same. Raises BadRequest for what is no number."""
-    if type(value) is not int and type(value) is not float:
+def number(name: str, value: object) -> int | float | numbers.Odd:
+    """A double in its one form: 0 and 0.0 ask the same. Raises BadRequest for what is no number."""
+    if isinstance(value, numbers.Odd) or type(value) is float:
+        return value
+    if type(value) is not int:
         raise BadRequest("must be a number", param=name)
     try:
-        return float(value)
+        return numbers.plain(float(value))
     except OverflowError:
         raise BadRequest("is too large a number", param=name) from None
 
