@@ -56,11 +56,20 @@ class Server:
             return asking.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal; SIGSTOP makes it hang, and SIGCONT go on."""
         assert self.process is not None
-        self.process.send_signal(how)
         if how in (signal.SIGSTOP, signal.SIGCONT):
+            for process in (self.process.pid, *self.children()):
+                os.kill(process, how)
             return
+        self.process.send_signal(how)
         self.process.wait(START_S)
+
+    def children(self) -> list[int]:
+        assert self.process is not None
+        return [
+            int(each) for each in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        ]
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
