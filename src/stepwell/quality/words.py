@@ -76,7 +76,7 @@ STOP = frozenset(
     "a an the of to in on for and or but so as at by with from about into onto over than then that this these those "
     "there here it its is are was were be been being am do does did done doing can could would should will shall may "
     "might must have has had having my mine me i you your yours we us our ours they them their he him his she her who "
-    "whom whose without what which when where why how if whether because while not no nor n't please thanks thank hi hello hey "
+    "whom whose without what which when where why how if whether because while not no nor please thanks hi hello hey "
     "ok okay just also too very really quite some any such own same all both each per via get got let want need like "
     "know tell help s t re ve ll d m im ive id youre thats whats hows wheres theres sir madam".split()
 )
