@@ -1,18 +1,219 @@
 """The promise: how often a shallow step may differ from the large model, and who may answer under it.
 
-The rule that can honestly be kept without audits: the large model's own answer to an equal question passes, and so does
-a text that was checked with every value before anybody saw it; everything else goes one step down.
+What can be kept without audits: the large model's own answer to an equal question passes, and so does a text that was
+checked with every value before anybody saw it (`rule`). `Promise` adds what must be weighed: a probability for every
+uncertain proposal, one cut for all of them, and audits that keep both honest. docs/promise.md has the mathematics.
 """
 
 from __future__ import annotations
 
-from stepwell.types import Proposal, Ruling
+import math
+from collections import deque
+from collections.abc import Mapping
+from operator import mul
+from random import Random
+
+from msgspec import Struct
+
+from stepwell.quality.audit import Interval, Sample, audit_share, interval
+from stepwell.types import Label, Proposal, Ruling
 
 CERTAIN = frozenset({"checked", "exact"})
 SERVE = Ruling("serve")
+SHUT = math.inf
+"""The cut that nothing passes."""
+
+NUM_ASKED, NUM_LABELS, NUM_AUDITS = 4000, 6000, 4000
+"""How much of the past counts: uncertain proposals, labels, and audits."""
+EVERY = 200
+"""Requests or labels after which the promise is fitted anew; at the opening a quarter of it."""
+LEAST_LABELS = 150
+"""Labels without which nothing uncertain is served."""
+LEAST_RIGHT = 0.5
+"""No value makes an answer worth serving that is more likely wrong than right."""
+VALUES = (0.1, 10.0)
+"""How much less or more than the usual one an answer's value may count."""
 
 
-def rule(step: str, proposal: Proposal) -> Ruling:  # noqa: ARG001 - a promise that learns looks at the step, too
-    """Say whether a shallow step's proposal is good enough to be the answer."""
+def rule(step: str, proposal: Proposal) -> Ruling:  # noqa: ARG001 - `Promise.rule` looks at the step, too
+    """Rule without having learned: only certain evidence passes."""
     kind = proposal.evidence.kind
     return SERVE if kind in CERTAIN else Ruling("refuse", f"the promise does not allow {kind} evidence")
+
+
+class Terms(Struct, frozen=True):
+    """What is promised."""
+
+    error: float
+    """Share of requests that shallow steps may answer wrongly."""
+    hit_error: float | None = None
+    """Share of shallow answers that may be wrong."""
+    audit: float = 0.02
+    """Share of would-be shallow answers that the large model gives, too."""
+
+
+class Prior(Struct, frozen=True):
+    """What is believed of one step's features before anything is known: coefficients and how firmly."""
+
+    mean: tuple[float, ...]
+    precision: tuple[float, ...]
+    version: int
+    """Of the features."""
+
+
+class Asked(Struct, frozen=True, gc=False):
+    """An uncertain proposal as it was ruled on."""
+
+    step: str
+    features: tuple[float, ...]
+    value: float
+    request: int
+    """How many requests there had been."""
+    served: bool = False
+
+
+class Fit(Struct, frozen=True):
+    """What was learned; swapped in whole."""
+
+    coefficients: Mapping[str, tuple[float, ...]]
+    cut: float = SHUT
+    """Served is what has value / (1 - p) above it."""
+    version: int = 0
+    num_labels: int = 0
+    calibration: float = 1.0
+    """Wrong answers that audits found for each that was expected."""
+
+
+class Past(Struct, frozen=True):
+    """What a fit is made from; values that nobody changes any more."""
+
+    terms: Terms
+    priors: Mapping[str, Prior]
+    asked: list[Asked]
+    labels: list[Label]
+    num_requests: int
+    """Requests in which `asked` happened."""
+    version: int
+
+
+class Report(Struct, frozen=True):
+    """How the promise stands, for people and metrics. The intervals are of 95 %."""
+
+    terms: Terms
+    num_requests: int
+    num_served: int
+    num_audits: int
+    num_labels: int
+    error: Interval
+    hit_error: Interval
+    cut: float
+    calibration: float
+    version: int
+
+
+class Promise:
+    """Rules on what steps propose, and learns from labels. Not for several threads, but for `quality.cut.fit`."""
+
+    def __init__(self, terms: Terms, chance: Random, priors: Mapping[str, Prior] | None = None) -> None:
+        self.terms, self.chance, self.priors = terms, chance, dict(priors or {})
+        self.fit = Fit({})
+        self.asked: deque[Asked] = deque(maxlen=NUM_ASKED)
+        self.labels: deque[Label] = deque(maxlen=NUM_LABELS)
+        self.audits: deque[Sample] = deque(maxlen=NUM_AUDITS)
+        self.num_requests = self.num_served = self.num_audits = self.num_labels = 0
+        self.usual_value = 0.0
+        self.fitted_at = -EVERY
+
+    def request(self) -> None:
+        """Count a request, whatever becomes of it: the error is a share of these."""
+        self.num_requests += 1
+
+    def rule(self, step: str, proposal: Proposal) -> Ruling:
+        """Say whether a shallow step's proposal is good enough to be the answer."""
+        evidence = proposal.evidence
+        if evidence.kind in CERTAIN:
+            return SERVE
+        features = evidence.features
+        if not features or not all(map(math.isfinite, features)):
+            return Ruling("refuse", "evidence without sound features", 0.0)
+        value = self.value(proposal.answer.saved_usd)
+        ruling = self.weighed(self.right(step, features), value)
+        self.asked.append(Asked(step, features, value, self.num_requests, ruling.verdict == "serve"))
+        return ruling
+
+    def weighed(self, right: float, value: float) -> Ruling:
+        """Rule on an answer by its probability of being right and by its value."""
+        if right < LEAST_RIGHT or value / (1 - right) <= self.fit.cut:
+            return Ruling("refuse", f"p = {right:.3f}: not sure enough", right)
+        share = audit_share(right, self.terms)
+        if self.chance.random() < share:
+            self.num_audits += 1
+            return Ruling("audit", f"p = {right:.3f}: audited", right, share)
+        self.num_served += 1
+        return Ruling("serve", f"p = {right:.3f}", right, share)
+
+    def right(self, step: str, features: tuple[float, ...]) -> float:
+        """The probability that an answer is right; 0 where nothing is known of such a one."""
+        coefficients = self.fit.coefficients.get(step, ())
+        if len(coefficients) != len(features):
+            return 0.0
+        return 1 / (1 + math.exp(-max(-30.0, min(15.0, sum(map(mul, coefficients, features))))))
+
+    def value(self, saved_usd: float | None) -> float:
+        """An answer's value, where 1 is the usual one."""
+        if not saved_usd or not math.isfinite(saved_usd) or saved_usd < 0:
+            return 1.0
+        self.usual_value += (saved_usd - self.usual_value) * (0.01 if self.usual_value else 1.0)
+        return max(VALUES[0], min(VALUES[1], saved_usd / self.usual_value))
+
+    def learn(self, label: Label) -> None:
+        """Take in what became known of one proposal, here or in another process; unsound labels are left aside."""
+        prior = self.priors.get(label.step)
+        sound = label.features and all(map(math.isfinite, label.features)) and 0 < label.share <= 1
+        if not sound or (prior is not None and prior.version != label.version):
+            return
+        self.labels.append(label)
+        self.num_labels += 1
+        if label.would_serve:
+            self.audits.append(Sample(not label.right, label.share))
+
+    def due(self) -> bool:
+        """Whether enough has come in for a new fit."""
+        wait = min(EVERY, max(EVERY // 8, self.num_labels // 10))
+        return self.num_labels >= LEAST_LABELS and self.num_requests - self.fitted_at >= wait
+
+    def past(self) -> Past:
+        """Copy what a fit needs, so that it can be made in another thread."""
+        self.fitted_at = self.num_requests
+        asked = list(self.asked)
+        requests = self.num_requests - asked[0].request + 1 if asked else 0
+        return Past(self.terms, self.priors, asked, list(self.labels), requests, self.fit.version)
+
+    def adopt(self, fit: Fit) -> None:
+        """Rule by a new fit from here on."""
+        self.fit = fit
+
+    def refit(self) -> Fit:
+        """Fit and adopt, here and now: some tens of milliseconds."""
+        from stepwell.quality.cut import fit  # noqa: PLC0415 - numpy is needed by nobody who only serves what is certain
+
+        self.adopt(fit(self.past()))
+        return self.fit
+
+    def report(self) -> Report:
+        """How the promise stands."""
+        hit_error = interval(self.audits)
+        served = self.num_served / self.num_requests if self.num_requests else 0.0
+        error = Interval(hit_error.low * served, hit_error.estimate * served, hit_error.high * served)
+        return Report(
+            self.terms,
+            self.num_requests,
+            self.num_served,
+            self.num_audits,
+            self.num_labels,
+            error,
+            hit_error,
+            self.fit.cut,
+            self.fit.calibration,
+            self.fit.version,
+        )
