@@ -28,7 +28,7 @@ class MiniLm:
 
     num_dimensions = minilm.NUM_DIMENSIONS
 
-    def __init__(self, folder: Path | None, kept: Path, *, precision: str = "fp32", max_tokens: int = 128) -> None:
+    def __init__(self, folder: Path | None, kept: Path, *, precision: str = "int8", max_tokens: int = 128) -> None:
         """Load the weights of `folder` (None: the registry package), converted below `kept`. Raises ConfigError."""
         if not 2 < max_tokens <= minilm.MAX_TOKENS:  # noqa: PLR2004 - two tokens are the frame
             raise ConfigError(f"max_tokens is 3 to {minilm.MAX_TOKENS}", field="semantic.path")
@@ -53,14 +53,10 @@ class MiniLm:
         return np.concatenate(parts) if parts else np.empty((0, self.num_dimensions), np.float32)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts in this thread: those of one length together, so that nothing is padded."""
-        tokens = [self.tokenizer.encode(readable(text[: self.max_characters])).ids for text in texts]
-        lengths = np.array([len(each) for each in tokens])
-        out = np.empty((len(texts), self.num_dimensions), np.float32)
-        for length in np.unique(lengths):
-            of = np.flatnonzero(lengths == length)
-            out[of] = self.run(np.array([tokens[each] for each in of]))
-        return checked(out, self.name, (len(texts), self.num_dimensions))
+        """Embed texts in this thread, one by one: what stands beside a text in a batch would change its int8 steps."""
+        tokens = (self.tokenizer.encode(readable(text[: self.max_characters])).ids for text in texts)
+        vectors = np.concatenate([self.run(np.array([each], np.int64)) for each in tokens])
+        return checked(vectors, self.name, (len(texts), self.num_dimensions))
 
     def run(self, ids: NDArray[np.int64]) -> Vectors:
         """One pass through the model. Raises EngineUnavailable where ONNX Runtime fails."""

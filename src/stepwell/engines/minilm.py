@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stepwell.alone import alone
+from stepwell.engines.linear import PRECISIONS, Array, Linear
 from stepwell.engines.onnx_file import CONTRIB, FLOAT, INT64, Graph, sized, value
 from stepwell.errors import ConfigError
 
@@ -32,11 +32,10 @@ RECIPE = 1
 """Raised when the same weights become another graph."""
 NUM_LAYERS, NUM_HEADS, NUM_DIMENSIONS, MAX_TOKENS = 6, 12, 384, 512
 EPSILON = 1e-12
+USUAL = 3.0
+"""Standard deviations within which nearly all values of a layer norm lie."""
 
-Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
-Linear = Callable[[Graph, str, Array], str]
-"""Writes the product of a tensor and a transposed matrix (outputs, inputs) into a graph; gives its name."""
 
 
 def packaged() -> Path:
@@ -72,11 +71,6 @@ def array(data: bytes, start: int, told: dict[str, Any]) -> Array:
     return np.frombuffer(data, "<f4", (end - begin) // 4, start + begin).reshape(told["shape"])
 
 
-def plain(graph: Graph, given: str, weight: Array) -> str:
-    """A product in float32."""
-    return graph.op("MatMul", given, graph.array(weight.T))
-
-
 def model(weights: Weights, linear: Linear) -> bytes:
     """The whole model: `ids` (texts, tokens) int64 in, `vectors` (texts, 384) float32 of length 1 out."""
     graph = Graph()
@@ -85,8 +79,7 @@ def model(weights: Weights, linear: Linear) -> bytes:
     num_tokens = graph.op("Shape", "ids", start=1, end=2)
     place = graph.op("Slice", graph.array(places), graph.array(np.zeros(1, np.int64)), num_tokens)
     sum_ = graph.op("Add", graph.op("Cast", graph.op("Gather", words, "ids"), to=FLOAT), place)
-    scale, shift = (graph.array(weights[f"embeddings.LayerNorm.{each}"]) for each in ("weight", "bias"))
-    given = graph.op("LayerNormalization", sum_, scale, shift, axis=-1, epsilon=EPSILON)
+    given = normal(graph, weights, "embeddings.LayerNorm", sum_)
     for number in range(NUM_LAYERS):
         given = layer(graph, cut(weights, f"encoder.layer.{number}."), linear, given)
     mean = graph.op("ReduceMean", given, axes=[1], keepdims=0)
@@ -106,29 +99,29 @@ def layer(graph: Graph, weights: Weights, linear: Linear, given: str) -> str:
     weight, bias = (
         np.concatenate([weights[f"attention.self.{each}.{of}"] for each in parts]) for of in ("weight", "bias")
     )
-    asked = graph.op("Add", linear(graph, given, weight), graph.array(bias))
-    heads = graph.split(asked, [NUM_DIMENSIONS] * 3)
+    heads = graph.split(linear(graph, given, weight, bias, None), [NUM_DIMENSIONS] * 3)
     seen = graph.op("MultiHeadAttention", *heads, domain=CONTRIB, num_heads=NUM_HEADS)
-    given = added(
-        graph, weights, "attention.output", linear(graph, seen, weights["attention.output.dense.weight"]), given
-    )
-    inner = linear(graph, given, weights["intermediate.dense.weight"])
-    inner = graph.op("BiasGelu", inner, graph.array(weights["intermediate.dense.bias"]), domain=CONTRIB)
-    return added(graph, weights, "output", linear(graph, inner, weights["output.dense.weight"]), given)
+    given = added(graph, weights, "attention.output", linear, (seen, given))
+    scale, shift = (np.abs(weights[f"attention.output.LayerNorm.{each}"]) for each in ("weight", "bias"))
+    wide = weights["intermediate.dense.weight"], weights["intermediate.dense.bias"]
+    inner = linear(graph, given, *wide, USUAL * scale + shift)
+    return added(graph, weights, "output", linear, (graph.op("Gelu", inner, domain=CONTRIB), given))
 
 
-def added(graph: Graph, weights: Weights, name: str, new: str, old: str) -> str:
-    """Old + new + bias, normalised."""
-    names = ("LayerNorm.weight", "LayerNorm.bias", "dense.bias")
-    arrays = (graph.array(weights[f"{name}.{each}"]) for each in names)
-    return graph.op("SkipLayerNormalization", new, old, *arrays, domain=CONTRIB, epsilon=EPSILON)
+def added(graph: Graph, weights: Weights, name: str, linear: Linear, new_old: tuple[str, str]) -> str:
+    """What is new goes through its product and is added to the old; the sum is normalised."""
+    new = linear(graph, new_old[0], weights[f"{name}.dense.weight"], weights[f"{name}.dense.bias"], None)
+    return normal(graph, weights, f"{name}.LayerNorm", graph.op("Add", new, new_old[1]))
 
 
-PRECISIONS: Mapping[str, Linear] = {"fp32": plain}
+def normal(graph: Graph, weights: Weights, name: str, given: str) -> str:
+    """A layer norm."""
+    scale, shift = (graph.array(weights[f"{name}.{each}"]) for each in ("weight", "bias"))
+    return graph.op("LayerNormalization", given, scale, shift, axis=-1, epsilon=EPSILON)
 
 
 def converted(folder: Path, kept: Path, precision: str) -> tuple[bytes, str]:
-    """The model of the weights in `folder`, and a digest of weights, recipe and tokenizer: kept below `kept`.
+    """The model of the weights in `folder`, and a digest of weights, tokenizer and recipe. It is kept below `kept`.
 
     Workers that start together make it once. Raises ConfigError, OSError where `kept` cannot be written.
     """
@@ -144,15 +137,20 @@ def converted(folder: Path, kept: Path, precision: str) -> tuple[bytes, str]:
 
 def digest_of(folder: Path, precision: str) -> str:
     """12 hexadecimal digits that change with weights, tokenizer and recipe. Raises ConfigError."""
-    whole = sha256(f"{RECIPE} {precision}".encode())
-    for name in ("model.safetensors", "tokenizer.json"):
-        try:
-            with (folder / name).open("rb") as file:
-                whole.update(file_digest(file, "sha256").digest())
-        except OSError as error:
-            what = f"{name} cannot be read ({error.strerror}); the folder must hold it"
-            raise ConfigError(what, file=str(folder), field="semantic.path") from error
-    return whole.hexdigest()[:12]
+    digests = [digest_of_file(folder / name) for name in ("model.safetensors", "tokenizer.json")]
+    if PACKAGE in folder.parts and digests[0] != PACKAGE_DIGEST:
+        raise ConfigError("these are not the weights of version 0.1.0", file=str(folder), field="semantic.path")
+    return sha256(" ".join([str(RECIPE), precision, *digests]).encode()).hexdigest()[:12]
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256. Raises ConfigError where the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        what = f"cannot be read ({error.strerror}); the folder must hold model.safetensors and tokenizer.json"
+        raise ConfigError(what, file=str(path), field="semantic.path") from error
 
 
 def convert(folder: Path, file: Path, precision: str) -> bytes:
