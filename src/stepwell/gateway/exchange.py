@@ -47,6 +47,13 @@ class Exchange:
             )
         self.connection.finished(self)
 
+    def unchanged(self, head: bytes) -> None:
+        """Say that the caller's copy is still right (304), which has no body, and so no length of one."""
+        if not self.gone:
+            close = b"" if self.keep_alive else CLOSE
+            self.connection.transport.write(b"%b%b%b\r\n" % (LINES[304], close, head))
+        self.connection.finished(self)
+
     def begin(self, head: bytes, first: bytes) -> None:
         """Send the head of a stream together with its first piece."""
         if self.gone:
