@@ -22,15 +22,19 @@ class Clock:
     def __init__(self) -> None:
         self.began_s = time.time() - running_s()
 
-    def ahead_s(self) -> float:
-        """How far this clock is ahead of the system's: 0 unless that was set back since."""
-        ahead_s = running_s() + self.began_s - time.time()
-        return ahead_s if ahead_s > TOLERATED_S else 0.0
-
     def now_s(self) -> float:
         """The time of day."""
-        now_s, carried_on_s = time.time(), running_s() + self.began_s
-        return carried_on_s if carried_on_s - now_s > TOLERATED_S else now_s
+        return self.both_s()[0]
+
+    def ahead_s(self) -> float:
+        """How far this clock is ahead of the system's: 0 unless that was set back since."""
+        return self.both_s()[1]
+
+    def both_s(self) -> tuple[float, float]:
+        """`now_s` and `ahead_s`."""
+        system_s, carried_on_s = time.time(), running_s() + self.began_s
+        ahead_s = carried_on_s - system_s
+        return (carried_on_s, ahead_s) if ahead_s > TOLERATED_S else (system_s, 0.0)
 
 
 def running_s() -> float:

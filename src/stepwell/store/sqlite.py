@@ -21,7 +21,7 @@ from typing import Any
 from stepwell.errors import StoreError
 from stepwell.store import sqlite_rows as rows
 from stepwell.store.clock import Clock
-from stepwell.store.sqlite_file import is_damage, opened
+from stepwell.store.sqlite_file import is_damage, opened_twice
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Sqlite:
         self.lock, self.woken = Lock(), Event()
         self.waiting, self.writing = Batch(), Batch()
         self.closing = self.suspect = self.complained = False
-        self.reader, self.database = opened(self.path), opened(self.path)
+        self.reader, self.database = opened_twice(self.path)
         self.inode, self.tidied_s = self.path.stat().st_ino, monotonic()
         self.retired: list[sqlite3.Connection] = []
         self.writer = Thread(target=self.write_on, name="cache writer", daemon=True)
@@ -80,7 +80,7 @@ class Sqlite:
 
     async def get(self, key: bytes) -> Held | None:
         """Value and expiry, or None; a value whose checksum is wrong is as good as none."""
-        ahead_s, now_s = self.clock.ahead_s(), self.clock.now_s()
+        now_s, ahead_s = self.clock.both_s()
         held = self.waiting.kept.get(key) or self.writing.kept.get(key)
         if held is None:
             try:
@@ -230,7 +230,7 @@ class Sqlite:
         if not self.suspect and self.path.exists() and self.path.stat().st_ino == self.inode:
             return
         self.retired += [self.reader, self.database]
-        self.reader, self.database = opened(self.path, suspect=self.suspect), opened(self.path)
+        self.reader, self.database = opened_twice(self.path, suspect=self.suspect)
         self.inode, self.suspect = self.path.stat().st_ino, False
 
     def complain(self, error: Exception, batch: Batch) -> None:
