@@ -7,11 +7,10 @@ are compared there, word by word. What is merely suspicious is a feature, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 
-from stepwell.quality.facts import Facts
-from stepwell.quality.lexicon import look_up
+from stepwell.quality.facts import Facts, unsaid
 from stepwell.quality.words import LANGUAGES, NEGATIONS, NEGATIVES, QUANTITIES
 
 VALUES = ("number", "ordinal", "money", "measure", "date", "time")
@@ -93,20 +92,11 @@ def _by_value(asked: Facts, kept: Facts) -> list[str]:
     found = [kind for kind in VALUES if kind in mine and kind in theirs]
     if "code" in mine or "code" in theirs:
         found.append("code")
-    if _unsaid("quote", only_here, kept) or _unsaid("quote", only_there, asked):
+    if unsaid("quote", asked, kept) or unsaid("quote", kept, asked):
         found.append("quote")
-    if _unsaid("entity", only_here, kept) and _unsaid("entity", only_there, asked):
+    if unsaid("entity", asked, kept) and unsaid("entity", kept, asked):
         found.append("entity")
     return found
-
-
-def _unsaid(kind: str, values: Iterable[tuple[str, str]], other: Facts) -> bool:
-    """Whether a value of a kind appears in the other wording not even as plain words."""
-    return any(one == kind and not _words(norm) <= set(other.words) for one, norm in values)
-
-
-def _words(norm: str) -> set[str]:
-    return {word.meaning for part in norm.split() for word in look_up(part) if word.meaning}
 
 
 # --- the whole wording

@@ -139,3 +139,13 @@ def _language(count: Counter[str]) -> str:
     if not top or top[0][1] < SURE or (len(top) > 1 and top[1][1] * 2 > top[0][1]):
         return ""
     return top[0][0]
+
+
+def plain(norm: str) -> frozenset[str]:
+    """A value's words, as `Facts.words` has them."""
+    return frozenset(word.meaning for part in norm.split() for word in look_up(part) if word.meaning)
+
+
+def unsaid(kind: str, one: Facts, other: Facts) -> bool:
+    """Whether a value of a kind in one text does not appear in the other, not even as plain words."""
+    return any(value.kind == kind and not plain(value.norm) <= set(other.words) for value in one.values)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.errors import StepwellError
-from stepwell.quality.facts import Facts, facts
+from stepwell.quality.facts import Facts, facts, unsaid
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,11 +35,13 @@ Judge = Callable[[str, str, str], Awaitable[Verdict]]
 Embed = Callable[[Sequence[str]], "Awaitable[NDArray[np.float32]]"]
 """Vectors of length 1 for texts, as `Embedder.embed` gives them."""
 
-NEAR, FAR = 0.9, 0.5
+NEAR, FAR = 0.85, 0.5
 """Cosines of two answers above and below which their embeddings agree and disagree."""
 EDGES = ".,;:!?\"'()[]{}*_~`“”„‘’«»…"  # noqa: RUF001 - punctuation that changes nothing
 DASHES = frozenset({"", "-", "–", "—", "•"})  # noqa: RUF001 - between words, or before a point of a list
 TYPED = ("number", "money", "measure", "date", "time", "code")
+MAX_OWN = 0.2
+"""Part of the content that each of two equivalent answers may say in words of its own."""
 LIKE = 0.6
 """Share of common content from which on a direction or a negation turns the whole answer."""
 
@@ -109,19 +111,21 @@ def agreement(embed: Embed, *, near: float = NEAR, far: float = FAR) -> Judge:
             vectors = await embed((proposed, fresh))
         except StepwellError as error:
             return Verdict(None, f"no vectors: {error}")
-        return weighed(float(vectors[0] @ vectors[1]), contradiction(here, there), near=near, far=far)
+        return weighed(float(vectors[0] @ vectors[1]), here, there, near=near, far=far)
 
     return judge
 
 
-def weighed(cosine: float, apart: str, *, near: float, far: float) -> Verdict:
-    """Right where the answers are near and nothing contradicts; wrong where they are far, or something does."""
+def weighed(cosine: float, one: Facts, other: Facts, *, near: float, far: float) -> Verdict:
+    """Right where the answers are near, in the same words; wrong where they are far, or contradict each other."""
     if not math.isfinite(cosine):
         return Verdict(None, "no cosine")
-    why = f"cosine {cosine:.2f}"
+    why, apart = f"cosine {cosine:.2f}", contradiction(one, other)
     if cosine < far or apart:
         return Verdict(right=False, why=f"{apart} differ, {why}" if apart else why)
-    return Verdict(True if cosine >= near else None, why)
+    own = min(len(one.content - other.content), len(other.content - one.content))
+    alike = own <= MAX_OWN * min(len(one.content), len(other.content))
+    return Verdict(True if cosine >= near and alike else None, why)
 
 
 def contradiction(one: Facts, other: Facts) -> str:
@@ -131,6 +135,8 @@ def contradiction(one: Facts, other: Facts) -> str:
         there = {value.norm for value in other.values if value.kind == kind}
         if here - there and there - here:
             return f"{kind}s"
+    if unsaid("entity", one, other) and unsaid("entity", other, one):
+        return "names"
     common = len(one.content & other.content) / max(1, len(one.content | other.content))
     if common < LIKE:
         return ""
