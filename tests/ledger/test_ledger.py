@@ -151,7 +151,7 @@ async def test_a_full_disk_keeps_entries_waiting_and_loses_only_what_is_too_much
     limits = resource.prlimit(ledger.pipe.process.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
     for number in range(900):
         ledger.record(settled(number))
-    assert ledger.num_dropped == 400
+    assert ledger.num_lost() == 400
     await wait(lambda: ledger.refused)
     assert "entries wait in memory" in caplog.text
     resource.prlimit(ledger.pipe.process.pid, resource.RLIMIT_FSIZE, limits)

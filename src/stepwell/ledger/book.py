@@ -1,7 +1,8 @@
 """The book: makes an entry of every request, and hands them in batches to the scribe, which writes them.
 
-Several processes may write to one file. While the disk refuses, entries wait in memory; a kill loses at most the
-last `flush_ms`.
+Entries are made some at a time: code that runs over and over stays in the processor's caches, and an entry was
+measured to cost a third so. Several processes may write to one file. While the disk refuses, entries wait in memory; a
+kill loses at most the last `flush_ms`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 BATCH = 1000
 """Entries handed over at once: what the event loop encodes in half a millisecond."""
+AT_A_TIME = 64
+"""Requests that are entered together."""
+HEAVY_BYTES = 64 * 1024
+"""A request this large, with its answer, is entered at once: it shall not wait in memory."""
 RETRY_S = 1.0
 
 Watch = Callable[[Entry, tuple[Visit, ...]], None]
@@ -38,6 +43,8 @@ class Book:
         """`prices`: the large model's price by route. Raises StoreError where the file cannot be opened."""
         self.path, self.prices, self.watch = Path(path), prices, watch
         self.flush_s, self.max_waiting = flush_ms / 1000, max_waiting
+        self.settled: list[tuple[Settled, float]] = []
+        """What is to be entered, and when it was over: seconds since 1970."""
         self.entries: deque[Entry] = deque()
         self.num_dropped = 0
         self.refused = False
@@ -46,19 +53,33 @@ class Book:
         self.writing: asyncio.Task[None] | None = None
 
     def record(self, settled: Settled) -> None:
-        """Make the entry of one request, for the next batch; one that cannot be made is lost, and said."""
-        try:
-            made = entry(settled, self.prices[settled.request.model], time())
-            self.watch(made, settled.outcome.visits)
-        except Exception:  # one request that cannot be written down must not end the ledger
-            self.num_dropped += 1
-            log.exception("request %s cannot be written down", settled.request.id)
-            return
-        self.entries.append(made)
-        if len(self.entries) > self.max_waiting:
-            self.let_go()
+        """Note one request, for the next batch."""
+        self.settled.append((settled, time()))
+        heavy = len(settled.body) + len(settled.request.body) > HEAVY_BYTES
+        if heavy or len(self.settled) >= AT_A_TIME:
+            self.enter()
         if self.writing is None:
             self.writing = asyncio.get_running_loop().create_task(self.write_soon())
+
+    def enter(self) -> None:
+        """Make the entries of what was noted; one that cannot be made is lost, and said."""
+        noted, self.settled = self.settled, []
+        for settled, at_s in noted:
+            try:
+                made = entry(settled, self.prices[settled.request.model], at_s)
+                self.watch(made, settled.outcome.visits)
+            except Exception:  # one request that cannot be written down must not end the ledger
+                self.num_dropped += 1
+                log.exception("request %s cannot be written down", settled.request.id)
+            else:
+                self.entries.append(made)
+        if len(self.entries) > self.max_waiting:
+            self.let_go()
+
+    def num_lost(self) -> int:
+        """Enter what was noted; how many entries have been lost so far."""
+        self.enter()
+        return self.num_dropped
 
     async def close(self) -> None:
         """Write what is waiting, and close the file; what the disk still refuses is lost, and said."""
@@ -74,7 +95,7 @@ class Book:
     async def write_soon(self) -> None:
         """Write what waits after `flush_s`, and again while the disk refuses it; at once when closing."""
         wait_s = self.flush_s
-        while self.entries:
+        while self.settled or self.entries:
             await self.pause(wait_s)
             wait_s = self.flush_s if await self.write() else RETRY_S
             if self.closing.is_set():
@@ -88,6 +109,7 @@ class Book:
 
     async def write(self) -> bool:
         """Write what waits; where the disk refuses, the rest waits for the next time."""
+        self.enter()
         while batch := self.next_batch():
             try:
                 await self.pipe.write(batch)
