@@ -89,7 +89,7 @@ def build(config: Config, *, worker: str = "") -> Well:
         new_id=ids(),
         keep_bytes=config.cache.max_answer_bytes,
         ready=lambda: "",
-        metrics=lambda: metrics.text(num_lost=book.num_dropped),
+        metrics=lambda: metrics.text(num_lost=book.num_lost()),
         refused=metrics.refused,
         started_s=int(time()),
     )
