@@ -1,8 +1,8 @@
 """The book: makes an entry of every request, and hands them in batches to the scribe, which writes them.
 
-Entries are made some at a time: code that runs over and over stays in the processor's caches, and an entry was
-measured to cost a third so. Several processes may write to one file. While the disk refuses, entries wait in memory; a
-kill loses at most the last `flush_ms`.
+Entries are made some at a time: code that runs over and over stays in the processor's caches, which was measured to
+save a tenth of what an exact hit costs. Several processes may write to one file. While the disk refuses, entries wait
+in memory; a kill loses at most the last `flush_ms`.
 """
 
 from __future__ import annotations
