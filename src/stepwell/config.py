@@ -18,6 +18,8 @@ from stepwell.toml import Section, line_of, nearest, typed
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Length = Annotated[float, Meta(ge=0)]
+"""Seconds, or a factor; 0 turns it off."""
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -116,6 +118,13 @@ class Route(Section, frozen=True):
     semantic: bool = True
     """Answer the same question in other words, too, where `[semantic]` is configured."""
     ttl_s: Seconds = 86_400.0
+    """How long an answer is fresh, from when it was made, whoever asks for it; each within 10 % of it."""
+    swr_s: Length = 60.0
+    """Stale for no longer than this, an answer is still given while it is asked for anew. 0: never."""
+    sie_s: Length = 3600.0
+    """Stale for no longer than this, an answer is given where the engines fail. 0: never."""
+    early: Length = 1.0
+    """How early an answer that is asked for much is asked for anew, so that it never goes stale. 0: not early."""
 
 
 class Cache(Section, frozen=True):
@@ -132,7 +141,10 @@ class Cache(Section, frozen=True):
     memory_bytes: Count = 64 * 1024 * 1024
     file_bytes: Count = 1024 * 1024 * 1024
     max_answer_bytes: Count = 1024 * 1024
+    """What is kept of one answer, also while it is on its way and others read along."""
     flush_ms: Count = 200
+    lease_s: Length = 20.0
+    """How long one process may be the only one to ask a question, while the others wait for its answer. 0: all ask."""
 
 
 class Templates(Section, frozen=True):

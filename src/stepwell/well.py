@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
+from hashlib import sha256
 from itertools import count
 from secrets import token_hex
 from time import time
@@ -12,7 +13,9 @@ from time import time
 import msgspec
 from msgspec import Struct
 
-from stepwell.cache.exact import Exact
+from stepwell.cache.exact import Exact, Held
+from stepwell.cache.fresh import Terms
+from stepwell.cache.tags import Tags
 from stepwell.config import AnyEngine, Config, EmbeddedEngine, HttpEngine, Route
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http, Key
@@ -29,12 +32,14 @@ from stepwell.ledger.metrics import Metrics
 from stepwell.ledger.prices import Price
 from stepwell.protocols import Engine, Step
 from stepwell.quality.promise import rule as promise_rule
-from stepwell.steps.cache import Cache, Rule
+from stepwell.steps.below import Below, Rule
+from stepwell.steps.cache import Cache
+from stepwell.steps.descend import descend
 from stepwell.steps.large import Large
 from stepwell.store.memory import Memory
 from stepwell.store.objects import opened
 from stepwell.store.sqlite import Sqlite
-from stepwell.types import Answer, Caller, Usage
+from stepwell.types import Caller, Usage
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -46,14 +51,14 @@ class Well(Struct, frozen=True, kw_only=True):
     limits: Limits
     place: Place
     engines: Mapping[str, Engine]
-    exact: Exact
+    below: Below
     book: Book
 
     async def close(self) -> None:
         """Give everything back; what waits to be written is written."""
+        await self.below.close()
         for engine in self.engines.values():
             await engine.close()
-        await self.exact.close()
         await self.book.close()
 
 
@@ -68,7 +73,6 @@ def build(config: Config, *, worker: str = "") -> Well:
     check_door(config, callers)
     paid = {name: large_price(name, route, config) for name, route in config.routes.items()}
     engines = {name: engine(name, config.engines[name]) for name in used_engines(config)}
-    exact = kept_answers(config)
     metrics = Metrics(worker)
     book = Book(
         config.ledger.path,
@@ -77,9 +81,17 @@ def build(config: Config, *, worker: str = "") -> Well:
         max_waiting=config.ledger.max_waiting,
         watch=metrics.observe,
     )
-    rules = {name: rule(route, config) for name, route in config.routes.items()}
-    cache = Cache(exact, rules, partial(worth, paid), config.cache.max_answer_bytes)
+    rules = {name: rule(name, route, config) for name, route in config.routes.items()}
+    exact = kept_answers(config, rules)
     large = Large({name: [engines[each] for each in route.engines] for name, route in config.routes.items()})
+    below = Below(
+        exact,
+        partial(worth, paid),
+        max_bytes=config.cache.max_answer_bytes,
+        lease_s=config.cache.lease_s,
+        after=(book.record,),
+    )
+    cache = Cache(below, rules, lambda request: descend(request, (large,), promise_rule))
     steps: tuple[Step, ...] = (*templates(config, partial(worth, paid)), cache, large)
     door = Door(
         callers=callers,
@@ -89,7 +101,7 @@ def build(config: Config, *, worker: str = "") -> Well:
         new_id=ids(),
         keep_bytes=config.cache.max_answer_bytes,
         ready=lambda: "",
-        metrics=lambda: metrics.text(num_lost=book.num_lost()),
+        metrics=lambda: metrics.text(num_lost=book.num_dropped),
         refused=metrics.refused,
         started_s=int(time()),
     )
@@ -106,7 +118,7 @@ def build(config: Config, *, worker: str = "") -> Well:
         ),
         place=Place(host=server.host, port=server.port, workers=server.workers, drain_s=server.drain_s),
         engines=engines,
-        exact=exact,
+        below=below,
         book=book,
     )
 
@@ -166,13 +178,13 @@ def bearer_key(config: HttpEngine) -> Key | None:
     return given
 
 
-def kept_answers(config: Config) -> Exact:
+def kept_answers(config: Config, rules: Mapping[str, Rule]) -> Exact:
     """The exact cache: memory alone, or memory in front of a file."""
     cache = config.cache
-    memory: Memory[Answer] = Memory(cache.memory_bytes)
-    if not cache.path:
-        return Exact(memory, None)
-    return Exact(memory, Sqlite(cache.path, limit_bytes=cache.file_bytes, flush_ms=cache.flush_ms))
+    memory: Memory[Held] = Memory(cache.memory_bytes)
+    store = Sqlite(cache.path, limit_bytes=cache.file_bytes, flush_ms=cache.flush_ms) if cache.path else None
+    longest_s = max(each.terms.longest_s() for each in rules.values())
+    return Exact(memory, store, Tags(store, keep_s=longest_s, shared=config.server.workers > 1))
 
 
 def templates(config: Config, worth: Callable[[str, Usage | None], float]) -> tuple[Step, ...]:
@@ -191,15 +203,17 @@ def templates(config: Config, worth: Callable[[str, Usage | None], float]) -> tu
     return (Template(live, section.locale, worth),)
 
 
-def rule(route: Route, config: Config) -> Rule:
+def rule(name: str, route: Route, config: Config) -> Rule:
     """How the answers of one route are kept; a change of its engines makes older answers strangers."""
-    asked = [(name, config.engines[name]) for name in route.engines]
+    asked = msgspec.json.encode([(each, config.engines[each]) for each in route.engines])
+    engines = (f"engine:{each}" for each in route.engines)
     return Rule(
-        route=msgspec.json.encode(asked),
+        route=asked,
         share=route.share,
         keep=route.cache,
         keep_sampled=route.cache_sampled,
-        ttl_s=route.ttl_s,
+        terms=Terms(ttl_s=route.ttl_s, swr_s=route.swr_s, sie_s=route.sie_s, early=route.early),
+        tags=(f"model:{name}", *engines, f"config:{sha256(asked).hexdigest()[:16]}"),
     )
 
 

@@ -34,9 +34,13 @@ class Terms(Struct, frozen=True, gc=False):
     early: float = 0.0
     """XFetch's beta: 1 is its optimum for popular answers, more is earlier, 0 never."""
 
+    def expires_s(self, stale_s: float) -> float:
+        """When an answer that is stale from `stale_s` on is of no use any more."""
+        return stale_s + max(self.swr_s, self.sie_s)
+
     def longest_s(self) -> float:
         """Nothing is served for longer than this."""
-        return self.ttl_s * (1 + JITTER) + max(self.swr_s, self.sie_s)
+        return self.expires_s(self.ttl_s * (1 + JITTER))
 
 
 class Wish(Struct, frozen=True, gc=False):

@@ -41,61 +41,70 @@ class Tags:
         self.store, self.keep_s, self.shared = store, keep_s, shared
         self.last: dict[str, tuple[int, float]] = {}
         """Position and expiry by tag."""
+        self.unseen: dict[bytes, str] = {}
+        """Tags bumped here whose rows have not come back in the log, by row: nothing that carries one is alive."""
         self.position = 0
         self.version = 0
         """Changes with every event: an answer found alive at this version is alive."""
         self.num_events = 0
         self.read_s = monotonic()
-        self.polling: asyncio.Task[None] | None = None
         self.replayed = store is None
+        self.polling: asyncio.Task[None] | None = None
 
     def dead(self, tags: Iterable[str], position: int) -> bool:
         """Say whether something that was begun at `position` has been invalidated since."""
         last = self.last
+        if self.unseen and not set(self.unseen.values()).isdisjoint(tags):
+            return True
         return any(tag in last and last[tag][0] > position for tag in tags)
 
     async def ready(self) -> None:
         """Read the events of the past, once, and go on reading. Raises StoreError."""
         if self.replayed:
             return
-        await self.read()
-        self.replayed = True
         if self.polling is None:
             self.polling = asyncio.get_running_loop().create_task(self.poll())
+        await self.read()
 
     async def bump(self, tag: str, reason: str = "", answer: bytes = b"") -> None:
         """Invalidate every answer that carries a tag: here at once, elsewhere within a second. Raises StoreError."""
-        self.apply(self.position + 1, Event(tag, time(), answer, reason))
+        event = Event(tag, time(), answer, reason)
+        self.apply(self.position + 1, event)
         if self.store is None:
             self.position += 1
             return
-        await bump(self.store, tag, self.keep_s, reason, answer)
+        row = encode(event)
+        self.unseen[row] = tag
+        try:
+            await self.store.append(EVENTS, row, event.at_s + self.keep_s)
+        except BaseException:
+            del self.unseen[row]
+            raise
         await self.read()
 
     async def read(self) -> None:
         """Read the log to its end. Raises StoreError."""
         assert self.store is not None  # noqa: S101 - there is no log in memory alone
-        full = True
-        while full:
-            rows = await self.store.since(EVENTS, self.position, ROWS_A_POLL)
+        while rows := await self.store.since(EVENTS, self.position, ROWS_A_POLL):
             for position, row in rows:
                 self.take(position, row)
-            full = len(rows) == ROWS_A_POLL
-        self.read_s = monotonic()
+        self.read_s, self.replayed = monotonic(), True
         self.version = self.num_events
 
     def take(self, position: int, row: bytes) -> None:
         """Take in one row; one that cannot be read names nothing."""
-        self.position = position
+        if position <= self.position:
+            return  # two read at once
         try:
             self.apply(position, decode(row))
         except msgspec.DecodeError as error:
             log.warning("an event cannot be read (%s): left out", error)
+        self.position = position
+        self.unseen.pop(row, None)
 
     def apply(self, position: int, event: Event) -> None:
         """Note that a tag was invalidated."""
-        expires_s = event.at_s + self.keep_s
-        self.last[event.tag] = (position, expires_s)
+        self.last[event.tag] = (position, event.at_s + self.keep_s)
         self.num_events += 1
         self.version = self.num_events
         if len(self.last) > MANY_TAGS and self.num_events % MANY_TAGS == 0:
@@ -109,11 +118,15 @@ class Tags:
             try:
                 await self.read()
             except StoreError as error:
-                if self.shared and self.version != BLIND and monotonic() - self.read_s > BLIND_S:
-                    log.warning("the cache's events cannot be read (%s): answers in memory are not trusted", error)
-                    self.version = BLIND
+                self.unread(error)
             except Exception:
                 log.exception("the cache's events cannot be read")
+
+    def unread(self, error: StoreError) -> None:
+        """The log cannot be read: where others may have written to it, that is borne for a while only."""
+        if self.shared and self.version != BLIND and monotonic() - self.read_s > BLIND_S:
+            log.warning("the cache's events cannot be read (%s): answers in memory are not trusted", error)
+            self.version = BLIND
 
     async def close(self) -> None:
         """Stop reading."""

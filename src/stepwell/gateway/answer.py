@@ -46,7 +46,14 @@ async def serve(door: Door, exchange: Exchange) -> None:
             pages.wrong_method(door, exchange, b"POST")
         else:
             who = admit.caller(exchange.headers.get(b"authorization"), door.callers)
-            request = openai.parse(kind, exchange.body, id=door.new_id(), caller=who, started_s=exchange.started_s)
+            request = openai.parse(
+                kind,
+                exchange.body,
+                id=door.new_id(),
+                caller=who,
+                started_s=exchange.started_s,
+                headers=exchange.headers,
+            )
             admit.model(request.model, door.stairs)
             await answer(door, exchange, request)
     except AdmitError as error:

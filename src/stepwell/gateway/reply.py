@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from time import time
 
 from msgspec import Struct
 
 from stepwell.errors import EngineBadReply, EngineRefusal, StepwellError
-from stepwell.gateway import openai
+from stepwell.gateway import cache_status, openai
 from stepwell.gateway.clock import http_date
 from stepwell.gateway.exchange import Exchange
 from stepwell.protocols import Direct
@@ -129,7 +128,7 @@ def refuse(exchange: Exchange, error: StepwellError, request_id: str, visits: tu
     if isinstance(error, EngineRefusal) and error.retry_after_s is not None:
         lines.append(b"Retry-After: %d\r\n" % max(1, round(error.retry_after_s)))
     if visits:
-        lines.append(b"Cache-Status: %b\r\n" % cache_status(visits, 0.0))
+        lines.append(cache_status.lines(visits, None))
     if error.status == 401:  # noqa: PLR2004
         lines.append(b"WWW-Authenticate: Bearer\r\n")
     exchange.reply(error.status, b"".join(lines), openai.error_body(error))
@@ -139,10 +138,10 @@ def head(request: Request, outcome: Outcome, answer: Answer) -> bytes:
     """The header lines of an answer: what it is, and where it came from."""
     visits = outcome.visits
     saved = b"" if answer.saved_usd is None else b"Stepwell-Saved-Usd: %b\r\n" % money(answer.saved_usd)
-    return b"%bStepwell-Step: %b\r\nCache-Status: %b\r\n%b" % (
+    return b"%bStepwell-Step: %b\r\n%b%b" % (
         start_of(TYPES[answer.form], request.id),
         visits[-1].step.encode(),
-        cache_status(visits, answer.expires_s),
+        cache_status.lines(visits, answer),
         saved,
     )
 
@@ -150,21 +149,6 @@ def head(request: Request, outcome: Outcome, answer: Answer) -> bytes:
 def start_of(content_type: bytes, request_id: str) -> bytes:
     """The header lines that every reply has."""
     return b"Content-Type: %b\r\nDate: %b\r\nx-request-id: %b\r\n" % (content_type, http_date(), request_id.encode())
-
-
-def cache_status(visits: tuple[Visit, ...], expires_s: float) -> bytes:
-    """Say in RFC 9211's words what the cache did."""
-    for visit in visits:
-        if visit.step != "cache":
-            continue
-        if visit.reason == "hit":
-            return b"stepwell; hit; ttl=%d" % max(0, int(expires_s - time()))
-        if visit.verdict == "answered" or visit.reason.startswith("collapsed"):
-            return b"stepwell; fwd=miss; collapsed"
-        if visit.reason.startswith("bypass: "):
-            return b'stepwell; fwd=bypass; detail="%b"' % visit.reason[8:].encode()
-        return b"stepwell; fwd=miss"
-    return b"stepwell; fwd=bypass"
 
 
 def money(usd: float) -> bytes:

@@ -1,92 +1,257 @@
-"""The cache step: an exact answer kept from before, or from an equal request in flight; and what to keep after."""
+"""The cache step: an answer kept from before, or one being given right now; else take the lead, and go down."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-from typing import Literal
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from time import perf_counter
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 
-from stepwell.cache.coalesce import Flights
-from stepwell.cache.exact import Exact
-from stepwell.cache.key import key, scope
-from stepwell.drive import Drive
+from stepwell.cache.coalesce import Flight
+from stepwell.cache.exact import Held
+from stepwell.cache.fresh import ANYTHING, is_early, state, wish
+from stepwell.cache.key import Identity, key, scope
 from stepwell.engines.replay import in_form
-from stepwell.types import Answer, Caller, Defer, Evidence, Form, Proposal, Request, Settled, Usage
+from stepwell.errors import StoreError
+from stepwell.protocols import Descent
+from stepwell.steps.below import OK, Below, Meaning, Question, Rule
+from stepwell.types import (
+    Answer,
+    Caller,
+    Defer,
+    Evidence,
+    Form,
+    Outcome,
+    Proposal,
+    Request,
+    Settled,
+    Usage,
+    Visit,
+)
 
-OK = 200
+NOTHING = Usage(0, 0)
+REFRESH_S = 1.0
+"""A refresh is not begun again sooner, however it ended."""
+REASONS = {"unwanted": "request", "stale": "stale", "spare": "stale"}
+"""Why a kept answer does not do, in RFC 9211's words; all else is a miss."""
 
-
-class Rule(Struct, frozen=True):
-    """How one model's answers are kept. `route` is what makes its engine answer as it does."""
-
-    route: bytes
-    share: Literal["principal", "tenant"]
-    keep: bool
-    keep_sampled: bool
-    ttl_s: float
+Identify = Callable[[bytes, bytes, Request], Identity | str]
+"""Scope, exact digest, request: what the question is to a search by meaning, or why it cannot be looked up so."""
 
 
 class Cache:
-    """The step and its settler. `worth` says what an answer of a model would have cost at the large model, in USD."""
+    """The step and its settler."""
 
     name = "cache"
 
     def __init__(
-        self, exact: Exact, rules: Mapping[str, Rule], worth: Callable[[str, Usage | None], float], max_bytes: int
+        self,
+        below: Below,
+        rules: Mapping[str, Rule],
+        descend: Callable[[Request], Coroutine[Any, Any, Outcome]],
+        *,
+        identify: Identify | None = None,
+        meaning: Meaning | None = None,
     ) -> None:
-        self.exact, self.rules, self.worth, self.max_bytes = exact, rules, worth, max_bytes
-        self.flights = Flights()
+        """`descend`: asks the steps below this one, for a refresh."""
+        self.below, self.exact, self.flights = below, below.exact, below.flights
+        self.rules, self.descend, self.identify, self.meaning = rules, descend, identify, meaning
+        self.now_s = below.now_s
         self.scopes: dict[tuple[str, Caller], bytes] = {}
-        self.leading: dict[str, bytes] = {}
-        """Key by id of each request that leads a flight."""
+        self.leading: dict[str, Flight] = {}
+        """Flight by id of each request that leads one and has not ended."""
 
     async def propose(self, request: Request) -> Proposal | Defer:
-        """Answer from memory or disk; else wait for the same question in flight; else lead it, and defer."""
+        """Answer from memory, in microseconds; else look further."""
         rule = self.rules[request.model]
         if not rule.keep:
             return Defer("bypass: the route keeps no answers")
         if request.sampled and not rule.keep_sampled:
             return Defer("bypass: temperature above 0")
-        name = key(self.scope(request, rule), request)
-        found = await self.exact.get(name)
-        if found is not None:
-            return proposal(found, request, "hit")
-        while not self.flights.leads(name, request.id):
-            landing = await self.flights.wait(name)
-            if isinstance(landing, Exception):
-                return Defer("collapsed: the same question failed", error=landing, final=True)
-            if landing is not None:
-                return proposal(landing, request, "collapsed")
-        self.leading[request.id] = name
-        return Defer("miss")
+        whose = self.scope(request, rule)
+        exact = key(whose, request)
+        held = self.exact.recall(exact, whose)
+        if held is not None and self.now_s() < held.quiet_s and not request.cache_control and not request.tags:
+            return proposal(held.proposal, request)
+        wanted = wish(request.cache_control) if request.cache_control else ANYTHING
+        return await self.look(Question(request, rule, whose, exact, wanted), held)
+
+    async def look(self, asked: Question, held: Held | None) -> Proposal | Defer:
+        """Kept → in flight → by meaning → one step down."""
+        if asked.wish.no_store:
+            return Defer("bypass: the caller wants nothing stored")
+        while True:
+            served = self.served(asked, held)
+            if served is not None:
+                return served
+            flight = self.joinable(asked)
+            if flight is None:
+                return await self.lead(asked, held)
+            followed = await self.follow(flight, asked.request)
+            if followed is not None:
+                return followed
+            held = self.exact.recall(asked.exact, asked.scope)
+
+    # --- kept
+
+    def served(self, asked: Question, held: Held | None) -> Proposal | None:
+        """A kept answer, if this caller may have it; what is stale is asked for anew meanwhile."""
+        how = self.state(asked, held)
+        if held is None or how not in ("fresh", "early", "stale"):
+            return None
+        if how == "fresh":
+            return proposal(held.proposal, asked.request)
+        self.refresh(asked, held, how)
+        detail = "hit" if how == "early" else "hit: stale-while-revalidate"
+        return proposal(Proposal(held.proposal.answer, Evidence("exact", detail)), asked.request)
+
+    def state(self, asked: Question, held: Held | None) -> str:
+        """What a kept answer is good for to this caller."""
+        if held is None:
+            return "old"
+        if asked.request.tags and not set(asked.request.tags).issubset(held.row.tags):
+            return "unwanted"  # it would not be invalidated with what this caller depends on
+        row, now_s, terms = held.row, self.now_s(), asked.rule.terms
+        how = state(row.made_s, row.stale_s, now_s, terms, asked.wish)
+        chance = 1.0 - random.random()  # noqa: S311 - no secret
+        if how == "fresh" and terms.early and is_early(row.stale_s, now_s, row.seconds, terms.early, chance):
+            return "early"
+        return how
+
+    def refresh(self, asked: Question, held: Held, why: str) -> None:
+        """Ask for an answer anew, once, without anybody waiting."""
+        now_s = self.now_s()
+        if asked.exact in self.flights.flying or now_s < held.refresh_s:
+            return
+        held.refresh_s = now_s + REFRESH_S
+        request = msgspec.structs.replace(
+            asked.request, id=f"{asked.request.id}-refresh", started_s=perf_counter(), cache_control=b""
+        )
+        again = self.identified(msgspec.structs.replace(asked, request=request, wish=ANYTHING))
+        flight = self.below.lead(again)
+        flight.background = True
+        flight.want()
+        self.below.fly(again, flight, None, partial(self.refreshed, request, f"refresh: {why}"))
+
+    async def refreshed(self, request: Request, why: str) -> Outcome:
+        """The steps below, as a descent that began here."""
+        outcome = await self.descend(request)
+        deferred = Visit(self.name, "deferred", why, 0.0)
+        return Outcome(outcome.answer, (deferred, *outcome.visits), outcome.error, outcome.withheld)
+
+    # --- in flight
+
+    def joinable(self, asked: Question) -> Flight | None:
+        """A flight that gives this caller what it wants, and that nothing has invalidated since it began."""
+        flight = self.flights.flying.get(asked.exact)
+        if flight is None or asked.wish.no_cache or self.exact.tags.dead(flight.tags, flight.position):
+            return None
+        return flight if set(asked.request.tags).issubset(flight.tags) else None
+
+    async def follow(self, flight: Flight, request: Request) -> Proposal | Defer | None:
+        """The answer of a flight, as it comes or once it is whole; None where it gave none: ask again."""
+        flight.want()
+        reading = False
+        try:
+            await flight.begun()
+            if flight.live is not None and request.stream and flight.shareable:
+                reading = True
+                return await along(flight)
+            await flight.ended()
+        finally:
+            if not reading:
+                flight.leave()
+        if flight.answer is not None:
+            return self.collapsed(flight, flight.answer, request)
+        if flight.error is not None:
+            return Defer("collapsed: the same question failed", error=flight.error, final=True)
+        return None if flight.shareable else Defer("miss: too large to share")
+
+    def collapsed(self, flight: Flight, answer: Answer, request: Request) -> Proposal:
+        """The whole answer of a flight, in the form that this caller wants."""
+        wants: Form = "events" if request.stream else "json"
+        body = flight.forms.get((wants, request.include_usage))
+        if body is None:
+            body = in_form(answer.body, answer.form, wants, request.kind, include_usage=request.include_usage)
+            flight.forms[wants, request.include_usage] = body
+        saved_usd = self.below.worth(request.model, answer.usage)
+        given = msgspec.structs.replace(answer, form=wants, body=body, saved_usd=saved_usd)
+        return Proposal(given, Evidence("exact", how(flight)))
+
+    async def lead(self, asked: Question, held: Held | None) -> Proposal | Defer:
+        """Look where looking takes time, for all who ask the same; then go one step down for them."""
+        asked = self.identified(asked)
+        flight = self.below.lead(asked)
+        told: Proposal | Defer | None = None
+        try:
+            found, reason = await self.found(asked, held)
+            served = self.served(asked, found)
+            if served is None and self.meaning is not None and asked.identity is not None:
+                told = await self.meaning.propose(asked.request, asked.identity)
+        except BaseException:
+            flight.land()
+            raise
+        if served is not None:
+            flight.land()  # those who waited find it, too
+            return served
+        self.leading[asked.request.id] = flight
+        spare = found if self.state(asked, found) == "spare" else None
+        onward = partial(self.onward, asked, flight, spare)
+        if isinstance(told, Proposal):
+            return msgspec.structs.replace(told, onward=onward)
+        return Defer(reason, told.usd if told else 0.0, onward=onward)
+
+    async def found(self, asked: Question, held: Held | None) -> tuple[Held | None, str]:
+        """What the store has, or memory where that is newer; and the reason to go down if it does not serve."""
+        reason = REASONS.get(self.state(asked, held), "miss")
+        try:
+            found = await self.exact.find(asked.exact, asked.scope, asked.partition, asked.rule.terms)
+        except StoreError:
+            return held, f"{reason}: store-unavailable"
+        if found is None or (held is not None and held.row.made_s >= found.row.made_s):
+            return held, reason
+        return found, REASONS.get(self.state(asked, found), "miss")
+
+    async def onward(self, asked: Question, flight: Flight, spare: Held | None, descent: Descent) -> Outcome:
+        """Let the flight ask below, and read along as its first passenger."""
+        flight.want()
+        left = False
+        try:
+            self.below.fly(asked, flight, spare, descent)
+            await flight.begun()
+            outcome = flight.outcome or Outcome(None, (), flight.error)
+            if flight.live is None or outcome.answer is None:
+                return outcome
+            left = True
+            answer = msgspec.structs.replace(outcome.answer, chunks=flight.reader(after_first=True))
+            return Outcome(answer, outcome.visits, outcome.error, outcome.withheld)
+        finally:
+            if not left:
+                flight.leave()
 
     def settle(self, settled: Settled) -> None:
-        """Keep a complete answer, and end the flight that this request led."""
-        name = self.leading.pop(settled.request.id, None)
-        if name is None:
+        """The request that led is over: the flight lands if it never went down, and goes on if others want it."""
+        flight = self.leading.pop(settled.request.id, None)
+        if flight is None or flight.over:
             return
-        answer = self.keepable(settled)
-        if answer is not None:
-            put = self.exact.put(name, answer, self.rules[settled.request.model].ttl_s)
-            Drive(put, asyncio.get_running_loop())
-        self.flights.land(name, settled.request.id, answer or settled.outcome.error)
+        if flight.drive is None:
+            flight.land(given(settled))
+        elif flight.num_wanting > 0:
+            flight.paid = settled.usage or NOTHING
 
-    def keepable(self, settled: Settled) -> Answer | None:
-        """The answer as it may be given to others: complete, good and not too large; else None."""
-        given = settled.outcome.answer
-        whole = settled.complete and settled.status == OK and 0 < len(settled.body) <= self.max_bytes
-        if given is None or not whole:
-            return None
-        return Answer(
-            form=settled.form,
-            body=settled.body,
-            usage=settled.usage,
-            engine=given.engine,
-            saved_usd=self.worth(settled.request.model, settled.usage),
-        )
+    # --- who asks what
+
+    def identified(self, asked: Question) -> Question:
+        """The question with its partition, and with what it is to a search by meaning."""
+        if self.identify is None:
+            return msgspec.structs.replace(asked, partition=asked.scope)
+        who = self.identify(asked.scope, asked.exact, asked.request)
+        if isinstance(who, str):
+            return msgspec.structs.replace(asked, partition=asked.scope)
+        return msgspec.structs.replace(asked, partition=who.partition, identity=who)
 
     def scope(self, request: Request, rule: Rule) -> bytes:
         """The first half of the key, made once a caller and model."""
@@ -97,10 +262,46 @@ class Cache:
         return found
 
 
-def proposal(kept: Answer, request: Request, how: str) -> Proposal:
+async def along(flight: Flight) -> Proposal:
+    """Read a stream along with its leader, from its start."""
+    reader = flight.reader()
+    try:
+        first = await anext(reader)
+    except BaseException:
+        await reader.aclose()
+        raise
+    if first.last:
+        await reader.aclose()
+    engine = flight.outcome.answer.engine if flight.outcome and flight.outcome.answer else ""
+    answer = Answer(
+        form="events",
+        body=first.data,
+        chunks=None if first.last else reader,
+        usage=first.usage,
+        engine=engine,
+    )
+    return Proposal(answer, Evidence("exact", how(flight)))
+
+
+def how(flight: Flight) -> str:
+    """What the cache did for those who read along."""
+    last = flight.outcome.visits[-1] if flight.outcome and flight.outcome.visits else None
+    return last.reason if last is not None and last.step == Cache.name else "collapsed"
+
+
+def given(settled: Settled) -> Answer | None:
+    """What a request that led was given by the cache itself, where others may have it, too."""
+    answer = settled.outcome.answer
+    if answer is None or not settled.complete or settled.status != OK:
+        return None
+    return Answer(form=settled.form, body=settled.body, usage=settled.usage, engine=answer.engine)
+
+
+def proposal(kept: Proposal, request: Request) -> Proposal:
     """Offer a kept answer in the form that this caller wants."""
+    answer = kept.answer
     wants: Form = "events" if request.stream else "json"
-    if kept.form == "json" and wants == "json":
-        return Proposal(kept, Evidence("exact", how))
-    body = in_form(kept.body, kept.form, wants, request.kind, include_usage=request.include_usage)
-    return Proposal(msgspec.structs.replace(kept, form=wants, body=body), Evidence("exact", how))
+    if answer.form == "json" and wants == "json":
+        return kept
+    body = in_form(answer.body, answer.form, wants, request.kind, include_usage=request.include_usage)
+    return Proposal(msgspec.structs.replace(answer, form=wants, body=body), kept.evidence)

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from stepwell.errors import StepwellError
 from stepwell.protocols import Step
-from stepwell.types import Defer, Outcome, Proposal, Request, Ruling, Visit, Withheld
+from stepwell.types import Defer, Outcome, Proposal, Request, Ruling, Verdict, Visit, Withheld
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ async def descend(request: Request, steps: Sequence[Step], rule: Rule) -> Outcom
             if ruling.verdict == "serve":
                 visits.append(Visit(step.name, "answered", tried.evidence.detail, seconds))
                 return Outcome(tried.answer, tuple(visits), withheld=withheld)
-            visits.append(Visit(step.name, "audited" if ruling.verdict == "audit" else "refused", ruling.reason, seconds))
+            verdict: Verdict = "audited" if ruling.verdict == "audit" else "refused"
+            visits.append(Visit(step.name, verdict, ruling.reason, seconds))
             withheld = (*withheld, Withheld(step.name, tried, ruling))
         else:
             visits.append(Visit(step.name, "failed" if tried.error else "deferred", tried.reason, seconds, tried.usd))
