@@ -20,7 +20,7 @@ STOREYS = (
     {"templates", "cache", "agents", "synth", "distill", "quantize", "plan"},
     {"steps"},
     {"gateway", "campaigns", "console"},
-    {"well"},
+    {"well", "client"},
     {"demo"},
     {"cli", "deploy"},
 )

@@ -28,7 +28,7 @@ from stepwell.types import Caller, Kind
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 256 * 1024
+MOST_BYTES = 32 * 1024
 """Of question and answer: longer ones are not looked through, and stay private."""
 LEASE_S = 2.0
 TRIES, PAUSE_S = 10, 0.05
