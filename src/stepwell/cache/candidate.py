@@ -9,10 +9,15 @@ from msgspec import Struct
 from stepwell.cache.features import Vector, Weighed, weigh
 from stepwell.cache.guard import slot_difference, vetoes
 from stepwell.cache.metric import Metric
+from stepwell.cache.vouch import vouches
 from stepwell.quality.facts import Facts
 
 MOST_VOTES = 4
 """Votes after which a question that the guard keeps objecting to counts as new."""
+
+
+UNVOUCHED = "unvouched"
+"""Nothing is wrong with this wording, but it lacks what was wrong with a nearer one of the same answer."""
 
 
 class Near(Struct, frozen=True):
@@ -46,14 +51,17 @@ def choose(
     """
     allowed = [True] * len(near.answers)
     fallback: Chosen | None = None
+    objected: dict[bytes, list[Facts]] = {}
     for _ in range(MOST_VOTES):
         weighed = weigh(query, near.cosines, near.vectors, near.answers, allowed, metric, near.num_keys)
         if weighed is None:
             return fallback
         kept = facts_of(weighed.row)
-        found = vetoes(asked, kept)
+        others = objected.setdefault(near.answers[weighed.row], [])
+        found = vetoes(asked, kept) or tuple(UNVOUCHED for other in others if not vouches(asked, kept, other))[:1]
         if not found:
             return Chosen(weighed.row, weighed.features)
+        others.append(kept)
         fallback = better(fallback, vetoed(weighed, found, asked, kept))
         allowed[weighed.row] = False
     return fallback

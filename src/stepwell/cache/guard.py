@@ -115,29 +115,28 @@ def _language(asked: Facts, kept: Facts) -> bool:
 
 def _direction(asked: Facts, kept: Facts) -> bool:
     """Opposite words, unless one is negated."""
-    return _negated(asked, kept) is False and _opposite(asked, kept)
+    return not negated(asked, kept) and bool(opposites(asked, kept))
 
 
-def _opposite(asked: Facts, kept: Facts) -> bool:
-    """Words of a known pair, or one with a prefix that turns it."""
+def opposites(asked: Facts, kept: Facts) -> set[str]:
+    """The asked words (or their poles) that have an opposite in the kept wording."""
     here, there = asked.poles - kept.poles, kept.poles - asked.poles
-    if any(("-" if pole[0] == "+" else "+") + pole[1:] in there for pole in here):
-        return True
     mine, theirs = asked.content - kept.content, kept.content - asked.content
-    return any(prefix + word in theirs for word in mine for prefix in PREFIXES) or any(
-        prefix + word in mine for word in theirs for prefix in PREFIXES
-    )
+    found = {pole for pole in here if ("-" if pole[0] == "+" else "+") + pole[1:] in there}
+    found |= {word for word in mine if any(prefix + word in theirs for prefix in PREFIXES)}
+    return found | {prefix + word for word in theirs for prefix in PREFIXES if prefix + word in mine}
 
 
 def _negation(asked: Facts, kept: Facts) -> bool:
     """One is negated and the other is not, neither by "not" nor by an opposite."""
-    if not _negated(asked, kept) or _common(asked, kept) < NEAR or _opposite(asked, kept):
+    if not negated(asked, kept) or _common(asked, kept) < NEAR or opposites(asked, kept):
         return False
     positive, other = (kept, asked) if asked.negations % 2 else (asked, kept)
     return not (positive.content - other.content) & NEGATIVES
 
 
-def _negated(asked: Facts, kept: Facts) -> bool:
+def negated(asked: Facts, kept: Facts) -> bool:
+    """Whether one of two wordings is negated."""
     return asked.negations % 2 != kept.negations % 2
 
 
@@ -181,10 +180,10 @@ def _by_place(asked: Facts, kept: Facts) -> list[str]:
 def _more(more: Words, facts: Facts) -> bool:
     """Whether an addition changes what is asked for."""
     content = sum(word in facts.content for word in more)
-    return content > MAX_CONTENT_MORE or len(more) > MAX_MORE or any(_tells(word) for word in more)
+    return content > MAX_CONTENT_MORE or len(more) > MAX_MORE or any(map(tells, more))
 
 
-def _tells(word: str) -> bool:
+def tells(word: str) -> bool:
     """Whether a word changes the meaning although it carries little of its own."""
     return word[0] == "#" or word in TELLING
 
@@ -204,7 +203,7 @@ def _swapped(here: Words, there: Words, asked: Facts, kept: Facts) -> bool:
     theirs = [word for word in there if word in kept.content and word not in here]
     if mine and theirs:
         return not (len(mine) == len(theirs) and all(map(slip, mine, theirs)))
-    telling = {word for word in here if _tells(word)} ^ {word for word in there if _tells(word)}
+    telling = {word for word in here if tells(word)} ^ {word for word in there if tells(word)}
     return len(telling) > 1 or not telling.isdisjoint(QUANTITIES) or (here[0], there[0]) in TURNED
 
 
