@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 
 import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from stepwell.cache.vectors import Codes, norm
+from stepwell.cache.vectors import Codes, norm, norms
 
-Found = tuple[NDArray[np.int64], NDArray[np.float32]]
+Numbers = NDArray[np.int64]
+Cosines = NDArray[np.float32]
+Found = tuple[Numbers, Cosines]
 """Key numbers and cosines, the nearest first."""
 
 
 class Flat:
-    """Codes side by side, in the order of their numbers, which ascend. Thousands of these hold three keys."""
+    """Codes side by side, in the order of their numbers, which ascend. Thousands of these hold three keys each."""
 
     __slots__ = ("codes", "norms", "num_dimensions", "numbers")
 
@@ -29,30 +31,32 @@ class Flat:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def add(self, number: int, codes: Codes) -> None:
-        """Add a key's codes."""
-        self.numbers.append(number)
-        self.norms.append(norm(codes))
-        self.codes += codes.tobytes()
+    def add(self, numbers: Numbers, codes: Codes) -> None:
+        """Add keys; their numbers ascend, from above all that are there."""
+        self.numbers.frombytes(numbers.tobytes())
+        self.norms.frombytes(norms(codes).tobytes())
+        if self.codes:
+            self.codes += codes.tobytes()
+        else:
+            self.codes = bytearray(codes.tobytes())  # with no room for more: most of many cells grow no further
 
     def nearest(self, codes: Codes, k: int) -> Found:
         """The `k` nearest of all."""
+        return best(*self.cosines(codes, norm(codes)), k)
+
+    def cosines(self, codes: Codes, length: float) -> Found:
+        """Every key with its cosine to `codes`, whose norm is `length`; the numbers must be gone before `add`."""
         products = np.asarray(numkong.dot(codes[None], self.matrix()))
-        cosines = (products / (np.frombuffer(self.norms, np.float32) * norm(codes))).astype(np.float32)
-        if len(cosines) > k:
-            best = np.argpartition(cosines, -k)[-k:]
-            best = best[np.argsort(-cosines[best], kind="stable")]
-        else:
-            best = np.argsort(-cosines, kind="stable")
-        return np.frombuffer(self.numbers, np.int64)[best], cosines[best]
+        cosines = (products / (np.frombuffer(self.norms, np.float32) * np.float32(length))).astype(np.float32)
+        return np.frombuffer(self.numbers, np.int64), cosines
 
     def matrix(self) -> Codes:
         """All codes, shape (keys, dimensions): a view that must be gone before the next `add`."""
         return np.frombuffer(self.codes, np.int8).reshape(-1, self.num_dimensions)
 
-    def codes_of(self, numbers: NDArray[np.int64]) -> Codes:
+    def codes_of(self, numbers: list[int]) -> Codes:
         """Codes of keys that are in it."""
-        codes: Codes = self.matrix()[[bisect_left(self.numbers, number) for number in numbers.tolist()]]
+        codes: Codes = self.matrix()[[bisect_left(self.numbers, number) for number in numbers]]
         return codes
 
     def remove(self, number: int) -> None:
@@ -63,6 +67,17 @@ class Flat:
         del self.numbers[at], self.norms[at]
         del self.codes[at * self.num_dimensions : (at + 1) * self.num_dimensions]
 
-    def copy(self) -> tuple[NDArray[np.int64], Codes]:
-        """Numbers and codes as they are now, for another thread."""
-        return np.array(self.numbers, np.int64), self.matrix().copy()
+    def above(self, number: int) -> tuple[Numbers, Codes]:
+        """Copies of the numbers above one, and of their codes: for another thread."""
+        start = bisect_right(self.numbers, number)
+        return np.array(self.numbers[start:], np.int64), self.matrix()[start:].copy()
+
+
+def best(numbers: Numbers, cosines: Cosines, k: int) -> Found:
+    """The `k` with the highest cosines, in order; copies."""
+    if len(cosines) > k:
+        at = np.argpartition(cosines, -k)[-k:]
+        at = at[np.argsort(-cosines[at], kind="stable")]
+    else:
+        at = np.argsort(-cosines, kind="stable")
+    return numbers[at], cosines[at]

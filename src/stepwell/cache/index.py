@@ -1,21 +1,22 @@
-"""Which kept questions are near a new one: vectors by partition, small ones looked through, large ones as a graph.
+"""Which kept questions are near a new one: vectors by partition, a large one in cells.
 
 A key is called by its position in the log of keys, so every process and every start call it the same. Numbers only
-ascend. The event loop's thread is the only one that changes an index; a graph is built in another, from a copy.
+ascend. The event loop's thread is the only one that changes an index; cells are made in another, from a copy.
 """
 
 from __future__ import annotations
 
+import ctypes
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
 from threading import Thread
 from time import time
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stepwell.cache.flat import Flat, Found
-from stepwell.cache.graph import Graph, restored
+from stepwell.cache.cells import Cells, split
+from stepwell.cache.flat import Flat, Found, Numbers
 from stepwell.cache.keys import NAME_BYTES, Key, Keys
 from stepwell.cache.rows import KeyAdded
 from stepwell.cache.vectors import Codes, Vector, packed, unpacked, unsound
@@ -23,48 +24,63 @@ from stepwell.cache.vectors import Codes, Vector, packed, unpacked, unsound
 log = logging.getLogger(__name__)
 
 FLAT_LIMIT = 8192
-"""Keys of a partition from which a graph is quicker by enough to be worth building."""
+"""Keys of a partition from which cells are quicker by enough to be worth making."""
+GROWN = 4
+"""Cells are made anew when there are so many times the keys they were made for."""
 NOTHING: Found = (np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class Index:
     """All keys of one process."""
 
-    def __init__(self, saved: Mapping[bytes, bytes] | None = None, *, flat_limit: int = FLAT_LIMIT) -> None:
-        """Begin empty; `saved` has the links that a snapshot kept of large partitions, by their names."""
-        self.saved = {} if saved is None else dict(saved)
+    def __init__(self, *, flat_limit: int = FLAT_LIMIT) -> None:
         self.flat_limit = flat_limit
         self.keys = Keys()
         self.names: list[bytes] = []
         self.places: dict[bytes, int] = {}
-        self.parts: list[Flat | Graph] = []
+        self.parts: list[Flat | Cells] = []
         self.growing: dict[int, Growth] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def add(self, number: int, row: KeyAdded) -> str:
-        """Add a key of the log: empty, or why it was refused. An earlier key of the same question gives way."""
-        codes = np.frombuffer(row.vector, np.int8)
+    def add(self, rows: Sequence[tuple[int, KeyAdded]]) -> list[str]:
+        """Add keys of the log, numbers ascending; say why some were refused."""
+        known = self.keys.last()
+        refused = [self.wrong(number, row, known) for number, row in rows]
+        places: dict[int, list[int]] = {}
+        for at, (_, row) in enumerate(rows):
+            if not refused[at]:
+                places.setdefault(self.place_of(row), []).append(at)
+        found = np.full(len(rows), -1)
+        for place, chosen in places.items():
+            codes = np.frombuffer(b"".join(rows[at][1].vector for at in chosen), np.int8).reshape(len(chosen), -1)
+            self.parts[place].add(np.array([rows[at][0] for at in chosen], np.int64), codes)
+            found[chosen] = place
+        kept = [at for at, why in enumerate(refused) if not why]
+        self.keys.add([rows[at] for at in kept], found[kept].tolist())
+        return [why for why in refused if why]
+
+    def wrong(self, number: int, row: KeyAdded, known: int) -> str:
+        """Why a row cannot be added: empty where it can."""
+        if number <= known:
+            return f"key {number} is not above {known}, the last one"
+        if len(row.answer) != NAME_BYTES:
+            return f"key {number} names an answer with {len(row.answer)} bytes instead of {NAME_BYTES}"
         place = self.places.get(row.partition, -1)
-        wrong = self.wrong(number, row, codes, place)
-        if wrong:
-            return wrong
+        size = self.parts[place].num_dimensions if place >= 0 else len(row.vector)
+        if not size or len(row.vector) != size or not any(row.vector):
+            return f"key {number} has a vector of {len(row.vector)} bytes instead of {size}, or one that is zero"
+        return ""
+
+    def place_of(self, row: KeyAdded) -> int:
+        """Where a row's partition is, which may be new."""
+        place = self.places.get(row.partition, -1)
         if place < 0:
             place = self.places[row.partition] = len(self.parts)
             self.names.append(row.partition)
-            self.parts.append(Flat(codes.size))
-        self.keys.add(Key(number, place, row.exact, row.answer, row.text, row.expires_s))
-        self.parts[place].add(number, codes)
-        return ""
-
-    def wrong(self, number: int, row: KeyAdded, codes: Codes, place: int) -> str:
-        """Why a row cannot be added: empty where it can."""
-        if number <= self.keys.last():
-            return f"key {number} is not above {self.keys.last()}, the last one"
-        if len(row.exact) != NAME_BYTES or len(row.answer) != NAME_BYTES:
-            return f"key {number} has a digest that is not of {NAME_BYTES} bytes"
-        return unsound(codes.astype(np.float32), self.parts[place].num_dimensions if place >= 0 else 0)
+            self.parts.append(Flat(len(row.vector)))
+        return place
 
     def nearest(self, partition: bytes, vector: Vector, k: int = 16) -> Found:
         """Numbers and cosines of the `k` nearest keys of a partition, nearest first; none for an unsound vector."""
@@ -82,9 +98,9 @@ class Index:
         key = self.keys.get(number)
         return key if key is not None and key.expires_s > time() else None
 
-    def vectors(self, partition: bytes, numbers: NDArray[np.int64]) -> Vector:
+    def vectors(self, partition: bytes, numbers: Numbers) -> Vector:
         """Vectors of length 1 of keys that `nearest` found, shape (keys, dimensions)."""
-        return unpacked(self.parts[self.places[partition]].codes_of(numbers))
+        return unpacked(self.parts[self.places[partition]].codes_of(numbers.tolist()))
 
     def partitions(self) -> list[bytes]:
         """Names of all partitions."""
@@ -97,9 +113,8 @@ class Index:
 
     def whole(self, partition: bytes) -> tuple[Vector, list[bytes]]:
         """Vectors (keys, dimensions) and answers of every key of a partition, the oldest first."""
-        found = [key for key in map(self.keys.get, self.keys.within(self.places[partition])) if key is not None]
-        numbers = np.array([key.number for key in found], np.int64)
-        return unpacked(self.parts[self.places[partition]].codes_of(numbers)), [key.answer for key in found]
+        numbers, codes = self.parts[self.places[partition]].above(-1)
+        return unpacked(codes), self.keys.answers_of(numbers)
 
     def remove(self, number: int) -> None:
         """Forget a key."""
@@ -128,65 +143,49 @@ class Index:
         self.keys.pack()
         return len(numbers)
 
-    # --- from flat to graph
+    # --- from flat to cells
 
     def grow(self) -> None:
-        """Begin a graph wherever a partition has become too large to look through; take those that are ready."""
+        """Begin to sort a partition into cells wherever it has become too large; take those that are ready."""
         for place, part in enumerate(self.parts):
-            if isinstance(part, Flat) and len(part) > self.flat_limit and place not in self.growing:
-                self.growing[place] = Growth(part, self.saved.pop(self.names[place], b""))
-            self.adopt(place)
+            if place in self.growing:
+                self.adopt(place)
+            elif len(part) > (self.flat_limit if isinstance(part, Flat) else GROWN * part.num_at_first):
+                self.growing[place] = Growth(part)
 
     def adopt(self, place: int) -> None:
-        """Put a graph that is ready in its partition's place, with what was added and removed meanwhile."""
+        """Put cells that are ready in their partition's place, with what was added and removed meanwhile."""
         growth = self.growing.get(place)
-        if growth is None or growth.thread.is_alive():
-            return
-        flat = self.parts[place]
-        if growth.graph is None or not isinstance(flat, Flat):
-            return  # it failed, and would again
+        if growth is None or growth.thread.is_alive() or growth.cells is None:
+            return  # where it failed it would fail again
         del self.growing[place]
         for number in growth.removed:
-            growth.graph.remove(number)
-        growth.graph.add_many(*flat.above(growth.last))
-        self.parts[place] = growth.graph
-
-    def links(self) -> dict[bytes, bytes]:
-        """The links of every graph, for a snapshot: a copy."""
-        parts = zip(self.names, self.parts, strict=True)
-        return {name: part.links() for name, part in parts if isinstance(part, Graph)}
+            growth.cells.remove(number)
+        growth.cells.add(*self.parts[place].above(growth.last))
+        self.parts[place] = growth.cells
+        Thread(target=give_back, daemon=True).start()
 
 
 class Growth:
-    """A graph being built in a thread, from a copy of a flat partition and, where a snapshot has them, its links."""
+    """Cells being made in a thread, from a copy of a partition."""
 
-    def __init__(self, flat: Flat, links: bytes) -> None:
-        self.numbers, self.codes = flat.above(-1)
-        self.last = int(self.numbers[-1])
+    def __init__(self, part: Flat | Cells) -> None:
+        numbers, codes = part.above(-1)
+        self.last = int(numbers[-1])
         self.removed: list[int] = []
-        self.graph: Graph | None = None
-        self.thread = Thread(target=self.build, args=(links,), name="index", daemon=True)
+        self.cells: Cells | None = None
+        self.thread = Thread(target=self.make, args=(numbers, codes), name="index", daemon=True)
         self.thread.start()
 
-    def build(self, links: bytes) -> None:
-        """Build it; where that fails the partition stays flat, which is right but slower."""
+    def make(self, numbers: Numbers, codes: Codes) -> None:
+        """Make them; where that fails the partition stays as it is, which is right but slower."""
         try:
-            self.graph = self.read(links) or self.anew()
+            self.cells = split(numbers, codes)
         except Exception:
-            log.exception("a graph of %d keys could not be built", len(self.numbers))
+            log.exception("%d keys could not be sorted into cells", len(numbers))
 
-    def read(self, links: bytes) -> Graph | None:
-        """The graph of a snapshot, where there is one that fits."""
-        if not links:
-            return None
-        try:
-            return restored(links, self.numbers, self.codes)
-        except ValueError as error:
-            log.warning("the snapshot's graph does not fit its keys (%s): built anew", error)
-            return None
 
-    def anew(self) -> Graph:
-        """A graph of all keys."""
-        graph = Graph(self.codes.shape[1])
-        graph.add_many(self.numbers, self.codes)
-        return graph
+def give_back() -> None:
+    """Let the C library return what sorting needed and left free (glibc's malloc_trim): else it keeps it for later."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

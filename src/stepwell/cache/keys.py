@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from stepwell.cache.rows import KeyAdded
+
 NAME_BYTES = 32
 MOST_DEAD = 0.25
 """Share of removed keys above which the columns are written anew without them."""
 NO_EXPIRY = 2**32 - 1
+COLUMNS = ("numbers", "partitions", "expiries", "answers", "texts", "ends", "gone")
 
 
 class Key(Struct, frozen=True, gc=False):
@@ -21,7 +26,6 @@ class Key(Struct, frozen=True, gc=False):
 
     number: int
     partition: int
-    exact: bytes
     answer: bytes
     text: str
     expires_s: float
@@ -34,7 +38,6 @@ class Keys:
         self.numbers = array("q")
         self.partitions = array("I")
         self.expiries = array("I")
-        self.exacts = bytearray()
         self.answers = bytearray()
         self.texts = bytearray()
         self.ends = array("q")
@@ -44,16 +47,17 @@ class Keys:
     def __len__(self) -> int:
         return len(self.numbers) - self.num_gone
 
-    def add(self, key: Key) -> None:
-        """Add a key; its number is above all that are there."""
-        self.numbers.append(key.number)
-        self.partitions.append(key.partition)
-        self.expiries.append(min(math.ceil(key.expires_s), NO_EXPIRY))
-        self.exacts += key.exact
-        self.answers += key.answer
-        self.texts += key.text.encode("utf-8", "replace")
-        self.ends.append(len(self.texts))
-        self.gone.append(0)
+    def add(self, rows: Sequence[tuple[int, KeyAdded]], partitions: list[int]) -> None:
+        """Add keys; their numbers ascend, from above all that are there."""
+        texts = [row.text.encode("utf-8", "replace") for _, row in rows]
+        self.numbers.extend([number for number, _ in rows])
+        self.partitions.extend(partitions)
+        self.expiries.extend([min(math.ceil(row.expires_s), NO_EXPIRY) for _, row in rows])
+        self.answers += b"".join(row.answer for _, row in rows)
+        self.ends.extend(accumulate(map(len, texts), initial=len(self.texts)))
+        del self.ends[-len(rows) - 1]
+        self.texts += b"".join(texts)
+        self.gone += bytes(len(rows))
 
     def last(self) -> int:
         """The highest number so far, 0 in an empty table."""
@@ -74,7 +78,6 @@ class Keys:
         return Key(
             number,
             self.partitions[row],
-            bytes(self.exacts[row * NAME_BYTES : (row + 1) * NAME_BYTES]),
             bytes(self.answers[row * NAME_BYTES : (row + 1) * NAME_BYTES]),
             self.texts[start : self.ends[row]].decode(),
             self.expiries[row],
@@ -87,19 +90,16 @@ class Keys:
             self.gone[row] = 1
             self.num_gone += 1
 
+    def answers_of(self, numbers: NDArray[np.int64]) -> list[bytes]:
+        """Answers of keys that are there."""
+        rows = np.searchsorted(np.frombuffer(self.numbers, np.int64), numbers)
+        answers: list[bytes] = np.frombuffer(self.answers, f"V{NAME_BYTES}")[rows].tolist()
+        return answers
+
     def of(self, answer: bytes) -> list[int]:
         """Numbers of all keys that lead to an answer."""
         names = np.frombuffer(self.answers, np.uint64).reshape(-1, NAME_BYTES // 8)
         return self.chosen((names == np.frombuffer(answer, np.uint64)).all(axis=1))
-
-    def named(self, exact: bytes) -> list[int]:
-        """Numbers of all keys with an exact digest."""
-        names = np.frombuffer(self.exacts, np.uint64).reshape(-1, NAME_BYTES // 8)
-        return self.chosen((names == np.frombuffer(exact, np.uint64)).all(axis=1))
-
-    def within(self, partition: int) -> list[int]:
-        """Numbers of all keys of a partition."""
-        return self.chosen(np.frombuffer(self.partitions, np.uint32) == partition)
 
     def expired(self, now_s: float) -> list[int]:
         """Numbers of all keys whose time is over."""
@@ -111,6 +111,21 @@ class Keys:
         numbers: list[int] = np.frombuffer(self.numbers, np.int64)[rows & alive].tolist()
         return numbers
 
+    def columns(self) -> dict[str, bytes]:
+        """A copy of all columns, by their names."""
+        return {name: bytes(memoryview(getattr(self, name)).cast("B")) for name in COLUMNS}
+
+    def fill(self, columns: Mapping[str, bytes]) -> None:
+        """Take over columns. Raises ValueError where they are not of one length."""
+        for name in COLUMNS:
+            column = getattr(self, name)
+            column.frombytes(columns[name]) if isinstance(column, array) else column.extend(columns[name])
+        lengths = {len(each) for each in (self.numbers, self.partitions, self.expiries, self.ends, self.gone)}
+        lengths.add(len(self.answers) // NAME_BYTES)
+        if len(lengths) > 1 or len(self.texts) != (self.ends[-1] if self.ends else 0):
+            raise ValueError("columns of several lengths")
+        self.num_gone = sum(self.gone)
+
     def pack(self) -> None:
         """Write the columns anew, where too many rows are gone."""
         if self.num_gone <= MOST_DEAD * len(self.numbers):
@@ -120,7 +135,6 @@ class Keys:
         lengths = ends - np.concatenate([[0], ends[:-1]])
         self.texts = bytearray(np.frombuffer(self.texts, np.uint8)[np.repeat(kept, lengths)].tobytes())
         self.ends = array("q", np.cumsum(lengths[kept]).tobytes())
-        self.exacts = bytearray(np.frombuffer(self.exacts, np.uint8).reshape(-1, NAME_BYTES)[kept].tobytes())
         self.answers = bytearray(np.frombuffer(self.answers, np.uint8).reshape(-1, NAME_BYTES)[kept].tobytes())
         self.numbers = array("q", np.frombuffer(self.numbers, np.int64)[kept].tobytes())
         self.partitions = array("I", np.frombuffer(self.partitions, np.uint32)[kept].tobytes())

@@ -57,6 +57,7 @@ class KeyAdded(Struct, frozen=True, array_like=True, gc=False):
     vector: bytes
     """int8, a direction: `vectors.packed` of what the embedder gave."""
     embedder: str
+    """See `tag_of`."""
     principal: bytes
     """Who contributed it: a keyed hash, for quotas and quorums."""
     expires_s: float
@@ -78,3 +79,8 @@ def name_of(row: AnswerRow) -> bytes:
     """SHA-256 over partition, tags, position and body: what may be invalidated apart has names apart."""
     about = encode((row.partition, sorted(row.tags), row.position, len(row.body)))
     return sha256(about + row.body).digest()
+
+
+def tag_of(embedder: str) -> str:
+    """Eight digits that stand for an embedder's name in every key: vectors of two are never compared."""
+    return sha256(embedder.encode()).hexdigest()[:8]

@@ -42,3 +42,9 @@ def norm(codes: Codes) -> float:
     """Length of a vector of codes."""
     wide = codes.astype(np.float32)
     return float(np.sqrt(wide @ wide))
+
+
+def norms(codes: Codes) -> Vector:
+    """Length of each of many vectors of codes."""
+    lengths: Vector = np.linalg.norm(codes.astype(np.float32), axis=1).astype(np.float32)
+    return lengths

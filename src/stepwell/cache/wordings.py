@@ -11,7 +11,7 @@ from collections import OrderedDict
 from msgspec import Struct
 
 from stepwell.cache.key import Identity
-from stepwell.cache.rows import KeyAdded
+from stepwell.cache.rows import KeyAdded, tag_of
 from stepwell.cache.vectors import Vector, packed
 
 MOST_WAITING = 10_000
@@ -35,7 +35,7 @@ class Wordings:
     """Wordings by exact digest. `embedder` is the name under which their vectors can be compared."""
 
     def __init__(self, embedder: str) -> None:
-        self.embedder = embedder
+        self.embedder = tag_of(embedder)
         self.waiting: OrderedDict[bytes, Waiting] = OrderedDict()
 
     def asked(self, identity: Identity, vector: Vector, candidate: bytes) -> None:

@@ -104,7 +104,7 @@ def layer(graph: Graph, weights: Weights, linear: Linear, given: str) -> str:
     given = added(graph, weights, "attention.output", linear, (seen, given))
     scale, shift = (np.abs(weights[f"attention.output.LayerNorm.{each}"]) for each in ("weight", "bias"))
     wide = weights["intermediate.dense.weight"], weights["intermediate.dense.bias"]
-    inner = linear(graph, given, *wide, USUAL * scale + shift)
+    inner = linear(graph, given, *wide, np.float32(USUAL) * scale + shift)
     return added(graph, weights, "output", linear, (graph.op("Gelu", inner, domain=CONTRIB), given))
 
 
