@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from collections.abc import Mapping
 from hashlib import sha256
 from time import time
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from stepwell.cache.exact import Exact, Held
+from stepwell.cache.exact import Exact
 from stepwell.cache.fresh import Terms
 from stepwell.cache.personal import personal
 from stepwell.cache.rows import AnswerRow, KeyRow, encode
@@ -147,10 +148,12 @@ def strings(value: Any) -> Any:  # noqa: ANN401 - JSON
         yield str(value)
 
 
-async def by_question(exact: Exact, partition: bytes, digest: bytes, terms: Terms) -> Found | None:
-    """The public answer to a question while it is fresh. Raises StoreError."""
-    held = exact.recall(digest, partition) or await exact.find(digest, partition, partition, terms)
-    return found_of(held.row) if isinstance(held, Held) and held.row.stale_s > time() else None
+async def by_question(exact: Exact, partition: bytes, digest: bytes, terms: Mapping[bytes, Terms]) -> Found | None:
+    """The public answer to a question while it is fresh; `terms` by public partition. Raises StoreError."""
+    if partition not in terms:
+        return None
+    held = exact.recall(digest, partition) or await exact.find(digest, partition, partition, terms[partition])
+    return found_of(held.row) if held is not None and held.row.stale_s > time() else None
 
 
 async def by_hash(exact: Exact, partitions: frozenset[bytes], body_sha256: bytes) -> Found | str:

@@ -9,7 +9,7 @@ from time import perf_counter
 from msgspec import Struct
 
 from stepwell.errors import AdmitError, StepwellError
-from stepwell.gateway import admit, openai, pages, reply
+from stepwell.gateway import admit, answers, openai, pages, reply
 from stepwell.gateway.exchange import Exchange
 from stepwell.protocols import Step
 from stepwell.steps.descend import Rule, descend
@@ -33,6 +33,8 @@ class Door(Struct, frozen=True, kw_only=True):
     refused: Callable[[str, int], None]
     """Told of each request that was not let in: code, HTTP status."""
     started_s: int
+    public: answers.Public | None = None
+    """Where answers for everybody are found, if there are any."""
 
 
 async def serve(door: Door, exchange: Exchange) -> None:
@@ -40,7 +42,9 @@ async def serve(door: Door, exchange: Exchange) -> None:
     try:
         path = exchange.target.partition(b"?")[0]
         kind = openai.PATHS.get(path)
-        if kind is None:
+        if door.public is not None and answers.asks(path):
+            await answers.show(door, door.public, exchange, path)
+        elif kind is None:
             pages.show(door, exchange, path)
         elif exchange.method != b"POST":
             pages.wrong_method(door, exchange, b"POST")

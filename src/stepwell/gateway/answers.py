@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
-from stepwell.cache.public import Found
+from stepwell.cache.public import Found, by_hash, by_question
 from stepwell.errors import AdmitError, StepwellError, StoreError
 from stepwell.gateway import openai, pages
 from stepwell.gateway.clock import http_date
 from stepwell.gateway.exchange import Exchange
+from stepwell.steps.below import Rule
+from stepwell.steps.public import Public as Everybodys
 
 if TYPE_CHECKING:
     from stepwell.gateway.answer import Door
@@ -41,7 +43,7 @@ class Route(Struct, frozen=True):
 
 
 class Public(Struct, frozen=True, kw_only=True):
-    """Where public answers are found; composed in `well.py`."""
+    """Where public answers are found; see `addresses`."""
 
     routes: Mapping[str, Route]
     by_question: Callable[[bytes, bytes], Awaitable[Found | None]]
@@ -49,6 +51,20 @@ class Public(Struct, frozen=True, kw_only=True):
     by_hash: Callable[[bytes], Awaitable[Found | str]]
     max_age_s: float
     swr_s: float
+
+
+def addresses(side: Everybodys | None, rules: Mapping[str, Rule], max_age_s: float) -> Public | None:
+    """Where the public answers of some routes are found; None where no route has any."""
+    if side is None:
+        return None
+    terms = {whose: rules[name].terms for name, whose in side.partitions.items()}
+    return Public(
+        routes={name: Route(whose.hex(), rules[name].keep_sampled) for name, whose in side.partitions.items()},
+        by_question=lambda whose, digest: by_question(side.exact, whose, digest, terms),
+        by_hash=lambda body_sha256: by_hash(side.exact, frozenset(terms), body_sha256),
+        max_age_s=max_age_s,
+        swr_s=max_age_s,
+    )
 
 
 class Missing(AdmitError):  # noqa: N818 - a word like its siblings in errors.py

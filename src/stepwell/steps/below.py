@@ -21,6 +21,7 @@ from stepwell.cache.key import Identity, Share
 from stepwell.cache.rows import AnswerRow
 from stepwell.errors import StoreError
 from stepwell.protocols import Descent
+from stepwell.steps.public import Public
 from stepwell.types import Answer, Defer, Outcome, Proposal, Request, Settled, Settler, Usage, Visit
 
 OK = 200
@@ -77,10 +78,11 @@ class Below:
         lease_s: float,
         after: Sequence[Settler],
         meaning: Meaning | None = None,
+        public: Public | None = None,
     ) -> None:
         """`lease_s`: how long one process may be the only one to ask; `after`: told of what no request pays for."""
         self.exact, self.worth, self.max_bytes, self.lease_s = exact, worth, max_bytes, lease_s
-        self.after, self.meaning = after, meaning
+        self.after, self.meaning, self.public = after, meaning, public
         self.flights = Flights(max_bytes)
         self.now_s = exact.memory.clock.now_s
 
@@ -170,6 +172,8 @@ class Below:
             seconds=perf_counter() - flight.began_s,
         )
         held = self.exact.keep(asked.exact, asked.scope, row, terms, flight.fence)
+        if self.public is not None:
+            self.public.offer(asked.request, row, terms)
         if self.meaning is not None and asked.identity is not None:
             self.meaning.kept(asked.identity, held.name, row, terms.expires_s(row.stale_s))
         return True

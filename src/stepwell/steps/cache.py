@@ -13,7 +13,7 @@ import msgspec
 from stepwell.cache.coalesce import Flight
 from stepwell.cache.exact import Held
 from stepwell.cache.fresh import ANYTHING, is_early, state, wish
-from stepwell.cache.key import Identity, key, scope
+from stepwell.cache.key import Identity, Share, key, scope
 from stepwell.engines.replay import in_form
 from stepwell.errors import StoreError
 from stepwell.protocols import Descent
@@ -57,7 +57,7 @@ class Cache:
         meaning: Meaning | None = None,
     ) -> None:
         """`descend`: asks the steps below this one, for a refresh."""
-        self.below, self.exact, self.flights = below, below.exact, below.flights
+        self.below, self.exact, self.flights, self.public = below, below.exact, below.flights, below.public
         self.rules, self.descend, self.identify, self.meaning = rules, descend, identify, meaning
         self.now_s = below.now_s
         self.scopes: dict[tuple[str, Caller], bytes] = {}
@@ -74,6 +74,8 @@ class Cache:
         whose = self.scope(request, rule)
         exact = key(whose, request)
         held = self.exact.recall(exact, whose)
+        if held is None and self.public is not None:
+            held = self.public.recall(request)
         if held is not None and self.now_s() < held.quiet_s and not request.cache_control and not request.tags:
             return proposal(held.proposal, request)
         wanted = wish(request.cache_control) if request.cache_control else ANYTHING
@@ -209,6 +211,8 @@ class Cache:
         reason = REASONS.get(self.state(asked, held), "miss")
         try:
             found = await self.exact.find(asked.exact, asked.scope, asked.partition, asked.rule.terms)
+            if found is None and self.public is not None:
+                found = await self.public.find(asked.request, asked.rule.terms)
         except StoreError:
             return held, f"{reason}: store-unavailable"
         if found is None or (held is not None and held.row.made_s >= found.row.made_s):
@@ -258,7 +262,8 @@ class Cache:
         at = (request.model, request.caller)
         found = self.scopes.get(at)
         if found is None:
-            found = self.scopes[at] = scope(rule.route, request.caller, rule.share)
+            own: Share = "principal" if rule.share == "public" else rule.share  # everybody's only after a quorum
+            found = self.scopes[at] = scope(rule.route, request.caller, own)
         return found
 
 

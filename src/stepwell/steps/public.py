@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from stepwell.cache import public
 from stepwell.cache.exact import Exact, Held
 from stepwell.cache.fresh import Terms
@@ -10,7 +13,16 @@ from stepwell.cache.public import Asked
 from stepwell.cache.rows import AnswerRow
 from stepwell.types import Caller, Request
 
+if TYPE_CHECKING:
+    from stepwell.steps.below import Rule
+
 ANYBODY = Caller("", "")
+
+
+def everybodys(exact: Exact, rules: Mapping[str, Rule], *, secret: bytes, quorum: int) -> Public | None:
+    """The public side of the routes that have one; None where none has."""
+    partitions = {name: partition(rule.route) for name, rule in rules.items() if rule.share == "public" and rule.keep}
+    return Public(exact, partitions, secret=secret, quorum=quorum) if partitions else None
 
 
 def partition(route: bytes) -> bytes:
