@@ -25,6 +25,7 @@ ROLES = frozenset(
     {"to", "from", "before", "after", "into", "onto", "off", "over", "under", "above", "below", "against", "than"}
 )
 """Prepositions that change who does what to whom, or when."""
+LISTS = frozenset({"and", "or"})
 TELLING = ROLES | QUANTITIES | NEGATIONS
 TURNED = frozenset(pair for one in ("on off", "in out", "up down") for pair in permutations(one.split()))
 QUESTIONS = frozenset(
@@ -171,10 +172,11 @@ def _by_place(asked: Facts, kept: Facts) -> list[str]:
     if not here or not there:
         return ["more"] if _more(here, asked) or _more(there, kept) else []
     if sorted(here) == sorted(there):
-        return ["order"] if _exchanged(here, there) else []
+        return ["order"] if _exchanged(here, there, asked.words) else []
     if len(here) > MAX_SWAPPED or len(there) > MAX_SWAPPED:
         return []
-    return ["swap"] if _swapped(here, there, asked, kept) else []
+    turned = negated(asked, kept) and bool(opposites(asked, kept))  # not accepted, rejected
+    return ["swap"] if not turned and _swapped(here, there, asked, kept) else []
 
 
 def _more(more: Words, facts: Facts) -> bool:
@@ -188,13 +190,15 @@ def tells(word: str) -> bool:
     return word[0] == "#" or word in TELLING
 
 
-def _exchanged(here: Words, there: Words) -> bool:
-    """Whether two parts have changed places: x to y, y to x."""
-    if len(here) == 2:  # noqa: PLR2004
-        return True
-    return any(
-        here[at] in ROLES and [*here[at + 1 :], here[at], *here[:at]] == list(there) for at in range(1, len(here))
-    )
+def _exchanged(here: Words, there: Words, asked: Words) -> bool:
+    """Whether two parts have changed places (x to y, y to x) that are no list, and not just one noun and its verb."""
+    if len(here) > 2:  # noqa: PLR2004
+        turns = (at for at in range(1, len(here)) if here[at] in ROLES)
+        return any([*here[at + 1 :], here[at], *here[:at]] == list(there) for at in turns)
+    one, other = here
+    at = next(at for at, word in enumerate(asked) if word == one and other in asked[at:])
+    between = asked[at + 1 : asked.index(other, at)]
+    return bool(between) and not (len(between) == 1 and between[0] in LISTS)
 
 
 def _swapped(here: Words, there: Words, asked: Facts, kept: Facts) -> bool:
@@ -203,8 +207,9 @@ def _swapped(here: Words, there: Words, asked: Facts, kept: Facts) -> bool:
     theirs = [word for word in there if word in kept.content and word not in here]
     if mine and theirs:
         return not (len(mine) == len(theirs) and all(map(slip, mine, theirs)))
-    telling = {word for word in here if tells(word)} ^ {word for word in there if tells(word)}
-    return len(telling) > 1 or not telling.isdisjoint(QUANTITIES) or (here[0], there[0]) in TURNED
+    told, meant = set(here), set(there)
+    roles = bool(told & ROLES - meant) and bool(meant & ROLES - told)
+    return roles or not QUANTITIES.isdisjoint(told ^ meant) or (here[0], there[0]) in TURNED
 
 
 def apart(asked: Words, kept: Words) -> tuple[Words, Words]:

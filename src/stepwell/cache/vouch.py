@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stepwell.cache.guard import VALUES, apart, negated, opposites, tells, vetoes
+from stepwell.cache.guard import VALUES, apart, opposites, tells, vetoes
 from stepwell.quality.facts import Facts
+from stepwell.quality.words import NEGATIONS
 
 Agree = Callable[[Facts, Facts, Facts], bool]
 """Asked, kept, and the kept wording that was objected to."""
@@ -36,6 +37,17 @@ def _says(asked: Facts, kept: Facts, objected: Facts) -> bool:
     return mine <= set(kept.words) if mine else theirs.isdisjoint(kept.words)
 
 
+def _negates(asked: Facts, kept: Facts, objected: Facts) -> bool:
+    """The same words are negated; or, where nothing is, not those that the other wording negated."""
+    mine, theirs = _negated(asked), _negated(kept)
+    return mine <= theirs if mine else theirs.isdisjoint(_negated(objected))
+
+
+def _negated(facts: Facts) -> frozenset[str]:
+    """The words behind each negation."""
+    return frozenset(word for at, word in enumerate(facts.words[1:]) if facts.words[at] in NEGATIONS)
+
+
 def _never(_asked: Facts, _kept: Facts, _objected: Facts) -> bool:
     return False
 
@@ -43,7 +55,7 @@ def _never(_asked: Facts, _kept: Facts, _objected: Facts) -> bool:
 AGREE: dict[str, Agree] = {
     **{kind: _same_values(kind) for kind in (*VALUES, "code", "quote", "entity")},
     "direction": lambda asked, kept, objected: opposites(asked, objected) <= kept.content | kept.poles,
-    "negation": lambda asked, kept, _objected: not negated(asked, kept),
+    "negation": _negates,
     "question": lambda asked, kept, _objected: asked.asks == kept.asks,
     "swap": _says,
     "more": _says,

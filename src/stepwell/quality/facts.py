@@ -89,6 +89,9 @@ def _said(found: Sequence[Token], typed: Sequence[Value]) -> tuple[tuple[str, ..
         if inside and not as_words:
             continue
         for word in token.words or _quoted(token):
+            if word.stem in UNKNOWING and words[-1:] == ["not"]:
+                words.pop()
+                shape.pop()
             if word.meaning:
                 words.append(word.meaning)
                 if not inside:

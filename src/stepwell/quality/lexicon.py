@@ -87,7 +87,7 @@ def _word(low: str) -> Word:
         kind,
         norm,
         negates=low in words.NEGATIONS,
-        stops=low in words.STOP,
+        stops=low in words.STOP or low in words.NEGATIONS,
         poles=POLES.get(low) or POLES.get(root) or (),
         asks=words.QUESTIONS.get(low, ""),
         language=LANGUAGE.get(low, ""),

@@ -139,7 +139,7 @@ def _spelt(tokens: Sequence[Token], place: int, word: Word) -> Found:
     if word.kind == "times":
         return "number", f"x{word.norm}", 1
     total, used = float(word.norm), 1
-    while (following := _known(tokens, place + used, "number", "scale")) is not None:
+    while (following := _known(tokens, place + used + _and(tokens, place + used), "number", "scale")) is not None:
         step = float(following.norm)
         if following.kind == "scale":
             total *= step
@@ -147,10 +147,16 @@ def _spelt(tokens: Sequence[Token], place: int, word: Word) -> Found:
             total += step
         else:
             break
-        used += 1
+        used += 1 + _and(tokens, place + used)
     found = _measured(tokens, place, total, used)
     lone = used == 1 and total == 1 and found[0] == "number"
     return NOTHING if lone else _dated(tokens, place + used, _norm(total), used) or found
+
+
+def _and(tokens: Sequence[Token], place: int) -> int:
+    """1 at the "and" of two hundred and fifty."""
+    hundreds = _known(tokens, place - 1, "scale") is not None
+    return int(hundreds and place < len(tokens) and tokens[place].text.lower() == "and")
 
 
 def _follows(total: float, step: float) -> bool:
