@@ -110,8 +110,8 @@ class Route(Section, frozen=True):
     """Tried in this order."""
     price: str = ""
     """The row of prices.toml that the large model is paid by; empty: the route's name."""
-    share: Literal["principal", "tenant"] = "principal"
-    """Who may be given an answer that somebody else's equal question produced."""
+    share: Literal["principal", "tenant", "public"] = "principal"
+    """Who may be given an answer that somebody else's equal question produced; public: everybody, after a quorum."""
     cache: bool = True
     cache_sampled: bool = False
     """Keep answers of requests with temperature above 0, too."""
@@ -143,6 +143,10 @@ class Cache(Section, frozen=True):
     max_answer_bytes: Count = 1024 * 1024
     """What is kept of one answer, also while it is on its way and others read along."""
     flush_ms: Count = 200
+    public_quorum: Annotated[int, Meta(ge=2)] = 3
+    """An answer becomes public once so many principals have asked exactly the same (routes with share = "public")."""
+    public_max_age_s: Seconds = 60.0
+    """How long a CDN may give a public answer before it looks again."""
     lease_s: Length = 20.0
     """How long one process may be the only one to ask a question, while the others wait for its answer. 0: all ask."""
 
@@ -186,6 +190,8 @@ class Semantic(Section, frozen=True):
     """http: the variable that holds the bearer key."""
     deadline_ms: Count = 100
     """A question that is not embedded by then goes on as a miss."""
+    converted: str = "stepwell-data/minilm"
+    """minilm: a folder for the weights in the form that is run, made once."""
     snapshot: str = "stepwell-data/index"
     """A folder for the index of each worker, so that it starts quickly; empty: always read from the store."""
 
@@ -199,6 +205,8 @@ class Promise(Section, frozen=True):
     """Share of those answers that are wrong, where that is to be held, too."""
     audit: Fraction = 0.02
     """Share of the answers that would be served that the large model gives, too, for the judge to compare."""
+    label: Fraction = 1.0
+    """Share of the refused answers that the judge compares, too: what it learns from most. Less where judging costs."""
     judge: str = "agreement"
     """exact, agreement, model, or a function of yours as `module:function`; two joined by `+` must agree."""
     judge_engine: str = ""

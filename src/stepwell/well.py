@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from hashlib import sha256
 from itertools import count
 from secrets import token_hex
 from time import time
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -16,12 +19,13 @@ from msgspec import Struct
 from stepwell.cache.exact import Exact, Held
 from stepwell.cache.fresh import Terms
 from stepwell.cache.tags import Tags
-from stepwell.config import AnyEngine, Config, EmbeddedEngine, HttpEngine, Route
+from stepwell.config import AnyEngine, Config, EmbeddedEngine, HttpEngine, Route, Server
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http, Key
 from stepwell.engines.iam import Iam
 from stepwell.engines.scripted import Scripted
 from stepwell.errors import ConfigError
+from stepwell.gateway import answers
 from stepwell.gateway.admit import bearer
 from stepwell.gateway.answer import Door
 from stepwell.gateway.http import Limits
@@ -30,17 +34,23 @@ from stepwell.ledger import prices
 from stepwell.ledger.book import Book
 from stepwell.ledger.metrics import Metrics
 from stepwell.ledger.prices import Price
-from stepwell.protocols import Engine, Step
+from stepwell.protocols import Engine, Step, Store
 from stepwell.quality.promise import rule as promise_rule
 from stepwell.steps.below import Below, Rule
 from stepwell.steps.cache import Cache
+from stepwell.steps.descend import Rule as PromiseRule
 from stepwell.steps.descend import descend
 from stepwell.steps.large import Large
+from stepwell.steps.public import everybodys
 from stepwell.store.memory import Memory
 from stepwell.store.objects import opened
 from stepwell.store.sqlite import Sqlite
 from stepwell.types import Caller, Usage
 
+if TYPE_CHECKING:
+    from stepwell.meaning import ByMeaning
+
+DEFAULT_SECRET = b"stepwell"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -53,9 +63,25 @@ class Well(Struct, frozen=True, kw_only=True):
     engines: Mapping[str, Engine]
     below: Below
     book: Book
+    meaning: ByMeaning | None = None
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """Do what goes on beside requests: follow the logs, judge, learn."""
+        meaning = self.meaning
+        work = () if meaning is None else meaning.work()
+        tasks = [asyncio.get_running_loop().create_task(each) for each in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self) -> None:
         """Give everything back; what waits to be written is written."""
+        if self.meaning is not None:
+            await self.meaning.close()
         await self.below.close()
         for engine in self.engines.values():
             await engine.close()
@@ -83,44 +109,75 @@ def build(config: Config, *, worker: str = "") -> Well:
     )
     rules = {name: rule(name, route, config) for name, route in config.routes.items()}
     exact = kept_answers(config, rules)
+    meaning = by_meaning(config, exact, engines, partial(worth, paid), worker)
+    secret = os.environ.get(config.cache.secret_env, "").encode() or DEFAULT_SECRET
+    public = everybodys(exact, rules, secret=secret, quorum=config.cache.public_quorum)
     large = Large({name: [engines[each] for each in route.engines] for name, route in config.routes.items()})
+    settlers = (book.record,) if meaning is None else (book.record, meaning.semantic.settle, meaning.audits.settle)
+    rules_on = promise_rule if meaning is None else meaning.audits.rule
     below = Below(
         exact,
         partial(worth, paid),
         max_bytes=config.cache.max_answer_bytes,
         lease_s=config.cache.lease_s,
-        after=(book.record,),
+        after=settlers,
+        meaning=None if meaning is None else meaning.semantic,
+        public=public,
     )
-    cache = Cache(below, rules, lambda request: descend(request, (large,), promise_rule))
+    cache = cache_step(below, rules, large, rules_on, meaning)
     steps: tuple[Step, ...] = (*templates(config, partial(worth, paid)), cache, large)
     door = Door(
         callers=callers,
         stairs=dict.fromkeys(config.routes, steps),
-        rule=promise_rule,
-        settlers=(cache.settle, book.record),
+        rule=rules_on,
+        settlers=(cache.settle, *settlers),
         new_id=ids(),
         keep_bytes=config.cache.max_answer_bytes,
-        ready=lambda: "",
-        metrics=lambda: metrics.text(num_lost=book.num_dropped),
+        ready=lambda: "" if meaning is None or meaning.semantic.caught_up else "the index is being read",
+        metrics=lambda: metrics.text(num_lost=book.num_lost()) + (meaning.metrics() if meaning else b""),
         refused=metrics.refused,
         started_s=int(time()),
+        public=answers.addresses(public, rules, config.cache.public_max_age_s),
     )
-    server = config.server
     return Well(
         door=door,
-        limits=Limits(
-            max_body_bytes=server.max_body_bytes,
-            max_head_bytes=server.max_head_bytes,
-            max_connections=server.max_connections,
-            receive_timeout_s=server.receive_timeout_s,
-            idle_timeout_s=server.idle_timeout_s,
-            send_timeout_s=server.send_timeout_s,
-        ),
-        place=Place(host=server.host, port=server.port, workers=server.workers, drain_s=server.drain_s),
+        limits=limits(config.server),
+        place=place(config.server),
         engines=engines,
         below=below,
         book=book,
+        meaning=meaning,
     )
+
+
+def cache_step(
+    below: Below, rules: Mapping[str, Rule], large: Large, rules_on: PromiseRule, meaning: ByMeaning | None
+) -> Cache:
+    """The second step; a refresh asks only what is below it."""
+    return Cache(
+        below,
+        rules,
+        lambda request: descend(request, (large,), rules_on),
+        identify=None if meaning is None else meaning.identify,
+        meaning=None if meaning is None else meaning.semantic,
+    )
+
+
+def limits(server: Server) -> Limits:
+    """What one connection may use."""
+    return Limits(
+        max_body_bytes=server.max_body_bytes,
+        max_head_bytes=server.max_head_bytes,
+        max_connections=server.max_connections,
+        receive_timeout_s=server.receive_timeout_s,
+        idle_timeout_s=server.idle_timeout_s,
+        send_timeout_s=server.send_timeout_s,
+    )
+
+
+def place(server: Server) -> Place:
+    """Where to listen."""
+    return Place(host=server.host, port=server.port, workers=server.workers, drain_s=server.drain_s)
 
 
 def check_door(config: Config, callers: Mapping[bytes, Caller]) -> None:
@@ -179,12 +236,40 @@ def bearer_key(config: HttpEngine) -> Key | None:
 
 
 def kept_answers(config: Config, rules: Mapping[str, Rule]) -> Exact:
-    """The exact cache: memory alone, or memory in front of a file."""
-    cache = config.cache
-    memory: Memory[Held] = Memory(cache.memory_bytes)
-    store = Sqlite(cache.path, limit_bytes=cache.file_bytes, flush_ms=cache.flush_ms) if cache.path else None
+    """The exact cache: memory in front of a store, or alone. Raises StoreError."""
+    memory: Memory[Held] = Memory(config.cache.memory_bytes)
+    store = None if not (config.cache.path or config.cache.url or config.semantic) else shared(config)
     longest_s = max(each.terms.longest_s() for each in rules.values())
-    return Exact(memory, store, Tags(store, keep_s=longest_s, shared=config.server.workers > 1))
+    alone = config.server.workers == 1 and not config.cache.url
+    return Exact(memory, store, Tags(store, keep_s=longest_s, shared=not alone))
+
+
+def shared(config: Config) -> Store:
+    """The store that processes share. Raises StoreError."""
+    cache = config.cache
+    if not cache.url and cache.path:
+        return Sqlite(cache.path, limit_bytes=cache.file_bytes, flush_ms=cache.flush_ms)
+    from stepwell.store.url import store_at  # noqa: PLC0415 - servers need an extra
+
+    return store_at(cache.url, limit_bytes=cache.memory_bytes, flush_ms=cache.flush_ms, password_env=cache.password_env)
+
+
+def by_meaning(
+    config: Config,
+    exact: Exact,
+    engines: Mapping[str, Engine],
+    worth: Callable[[str, Usage | None], float],
+    worker: str,
+) -> ByMeaning | None:
+    """What answers the same question in other words, where it is configured. Raises ConfigError."""
+    if config.semantic is None:
+        return None
+    try:
+        from stepwell.meaning import compose  # noqa: PLC0415 - vectors need the extra
+    except ImportError as error:
+        raise ConfigError(f"needs {error.name}: pip install 'stepwell[cache]'", field="semantic") from error
+    secret = os.environ.get(config.cache.secret_env, "").encode() or DEFAULT_SECRET
+    return compose(config, exact, engines, worth, secret=secret, worker=worker)
 
 
 def templates(config: Config, worth: Callable[[str, Usage | None], float]) -> tuple[Step, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import msgspec
 from msgspec import Struct
 
-from stepwell.cache.features import Vector, Weighed, weigh
+from stepwell.cache.features import Near, Vector, Weighed, weigh
 from stepwell.cache.guard import slot_difference, vetoes
 from stepwell.cache.metric import Metric
 from stepwell.cache.vouch import vouches
@@ -20,19 +21,6 @@ UNVOUCHED = "unvouched"
 """Nothing is wrong with this wording, but it lacks what was wrong with a nearer one of the same answer."""
 
 
-class Near(Struct, frozen=True):
-    """The neighbours of a question in its partition, the nearest first."""
-
-    cosines: Vector
-    """(k,)"""
-    vectors: Vector
-    """(k, dimensions)"""
-    answers: Sequence[bytes]
-    """The name of each one's answer."""
-    num_keys: int
-    """Keys of the whole partition."""
-
-
 class Chosen(Struct, frozen=True, gc=False):
     """What the neighbours speak for. `slots`: kinds of the values that must be put in; `vetoes`: what forbids it."""
 
@@ -43,7 +31,7 @@ class Chosen(Struct, frozen=True, gc=False):
 
 
 def choose(
-    query: Vector, asked: Facts, near: Near, facts_of: Callable[[int], Facts], metric: Metric | None
+    query: Vector, asked: Facts, near: Near, facts_of: Callable[[int], Facts], metric: Metric | None, *, num_keys: int
 ) -> Chosen | None:
     """The candidate among the neighbours; None where there is none.
 
@@ -53,7 +41,7 @@ def choose(
     fallback: Chosen | None = None
     objected: dict[bytes, list[Facts]] = {}
     for _ in range(MOST_VOTES):
-        weighed = weigh(query, near.cosines, near.vectors, near.answers, allowed, metric, near.num_keys)
+        weighed = weigh(query, msgspec.structs.replace(near, allowed=tuple(allowed)), metric, num_keys)
         if weighed is None:
             return fallback
         kept = facts_of(weighed.row)

@@ -10,14 +10,14 @@ import logging
 from collections.abc import Coroutine
 from functools import lru_cache
 from time import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from stepwell.cache.candidate import Chosen, Near, choose
+from stepwell.cache.candidate import Chosen, choose
 from stepwell.cache.exact import Exact, answer_of
-from stepwell.cache.features import NUM_NEIGHBOURS, VERSION, Vector
+from stepwell.cache.features import NUM_NEIGHBOURS, VERSION, Near, Vector
 from stepwell.cache.feed import Feed
 from stepwell.cache.key import Identity
 from stepwell.cache.keys import Key
@@ -53,6 +53,8 @@ class Semantic:
         self.facts_of = lru_cache(MOST_FACTS)(facts)
         self.offered: dict[str, bytes] = {}
         """Exact digest by id of each request that was offered an answer and is not over."""
+        self.caught_up = False
+        """Whether the log of keys was once read to its end."""
         self.num_late = 0
         """Questions that were not embedded in time."""
 
@@ -96,10 +98,11 @@ class Semantic:
             cosines=cosines[alive],
             vectors=index.vectors(partition, numbers[alive]),
             answers=[key.answer for key in keys],
-            num_keys=index.num_keys(partition),
+            allowed=[True] * len(keys),
         )
         asked, metric = self.facts_of(identity.text), self.spaces.get(partition)
-        chosen = choose(vector, asked, near, lambda row: self.facts_of(keys[row].text), metric)
+        num_keys = index.num_keys(partition)
+        chosen = choose(vector, asked, near, lambda row: self.facts_of(keys[row].text), metric, num_keys=num_keys)
         return None if chosen is None else (chosen, keys[chosen.row])
 
     async def proposal(self, request: Request, identity: Identity, chosen: Chosen, key: Key) -> Proposal | str:
@@ -128,7 +131,8 @@ class Semantic:
             answer=key.answer,
             principal=identity.principal,
         )
-        evidence = Evidence("slot_fill" if chosen.slots else "semantic", "hit", chosen.features, case)
+        kind: Literal["semantic", "slot_fill"] = "slot_fill" if chosen.slots else "semantic"
+        evidence = Evidence(kind, f"hit: {kind}", chosen.features, case)
         return Proposal(msgspec.structs.replace(answer_of(row), form=wants, body=body), evidence)
 
     # --- afterwards
@@ -158,13 +162,20 @@ class Semantic:
         while True:
             try:
                 await self.feed.follow()
+                self.caught_up = True
                 await self.spaces.refresh(self.feed.index)
                 if turn % SWEEP_EVERY == SWEEP_EVERY - 1:
                     self.feed.sweep()
+                    await self.feed.save()
             except StoreError as error:
                 log.debug("the log of keys cannot be read: %s", error)
             turn += 1
             await asyncio.sleep(FOLLOW_S)
+
+    async def close(self) -> None:
+        """Keep the index for the next start."""
+        if self.caught_up:
+            await self.feed.save()
 
     async def task(self, work: Coroutine[Any, Any, Vector]) -> Vector:
         """Do something in a task of its own."""

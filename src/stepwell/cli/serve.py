@@ -78,7 +78,8 @@ def stand(config: Config, *, worker: str = "") -> None:
         try:
             door = gateway.bound(well.place)
             started = (lambda: None) if worker not in {"", "0"} else partial(say, config, door)
-            await gateway.stand(door, well.door, well.limits, well.place.drain_s, started)
+            async with well.working():
+                await gateway.stand(door, well.door, well.limits, well.place.drain_s, started)
         finally:
             await well.close()
 

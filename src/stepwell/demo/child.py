@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -37,13 +37,9 @@ host = "{host}"
 port = {port}
 
 {keys}
-[engines.house-writer]
-type = "embedded"
-path = {model}
-threads = {threads}
-
+{engine}
 [routes.{route}]
-engines = ["house-writer"]
+engines = ["{name}"]
 price = "house-writer"
 share = "tenant" # everybody may read what the guide says of a venue
 
@@ -52,6 +48,26 @@ path = {cache}
 
 [ledger]
 path = {ledger}
+"""
+WRITER = """\
+[engines.house-writer]
+type = "embedded"
+path = {model}
+threads = {threads}
+"""
+GUIDE = """\
+[engines.guide]
+type = "http"
+url = "http://{host}:{port}/v1"
+"""
+MEANING = """
+[semantic]
+snapshot = ""
+deadline_ms = 2000 # two cores have readers, model, guide and gateway on them
+
+[promise]
+error = {error}
+judge = "exact" # at temperature 0 the writer says the same of the same facts
 """
 
 
@@ -62,39 +78,62 @@ class GatewayError(StepwellError):
 
 
 @contextmanager
-def gateway(folder: Path, model: Path) -> Iterator[Place]:
-    """Start the gateway on a free port, stop it at the end. Raises GatewayError with the log's last lines."""
-    for name in WRITTEN:
-        for old in folder.glob(f"{name}*"):
+def gateway(folder: Path, name: str, engine: str, more: str = "") -> Iterator[Place]:
+    """Start the gateway on a free port, stop it at the end; `engine`: the table of its engine `name`.
+
+    Raises GatewayError with the log's last lines.
+    """
+    for written in WRITTEN:
+        for old in folder.glob(f"{written}*"):
             old.unlink()
     place = Place(HOST, free_port(), {tenant: secrets.token_urlsafe(24) for tenant in TENANTS})
     config = folder / "stepwell.toml"
-    config.write_text(config_text(place, folder, model), encoding="utf-8")
-    with (folder / "serve.log").open("w+", encoding="utf-8") as log:
-        child = subprocess.Popen(  # noqa: S603 - our own command line
-            [sys.executable, "-c", COMMAND, "serve", "--config", str(config)],
-            env=os.environ | {variable(tenant): key for tenant, key in place.keys.items()},
-            stdout=log,
-            stderr=subprocess.STDOUT,
+    config.write_text(config_text(place, folder, name, engine) + more, encoding="utf-8")
+    command = [sys.executable, "-c", COMMAND, "serve", "--config", str(config)]
+    with child(command, place, folder / "serve.log", {variable(tenant): key for tenant, key in place.keys.items()}):
+        yield place
+
+
+@contextmanager
+def guide(folder: Path, model: Path, num_venues: int, seed: int) -> Iterator[Place]:
+    """Start the guide's own server, stop it at the end. Raises GatewayError."""
+    place = Place(HOST, free_port(), {})
+    words = ["--model", str(model), "--venues", str(num_venues), "--city", str(seed), "--port", str(place.port)]
+    with child([sys.executable, "-m", "stepwell.demo.guide", *words], place, folder / "guide.log", {}):
+        yield place
+
+
+@contextmanager
+def child(command: list[str], place: Place, log: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """One server in a process of its own, ready to answer. Raises GatewayError."""
+    with log.open("w+", encoding="utf-8") as told:
+        process = subprocess.Popen(  # noqa: S603 - our own command line
+            command, env=os.environ | dict(environment), stdout=told, stderr=subprocess.STDOUT
         )
         try:
-            wait_ready(child, place, Path(log.name))
-            yield place
-            if child.poll() is not None:
-                raise GatewayError(died(child, Path(log.name)))
+            wait_ready(process, place, log)
+            yield
+            if process.poll() is not None:
+                raise GatewayError(died(process, log))
         finally:
-            stop(child)
+            stop(process)
 
 
-def config_text(place: Place, folder: Path, model: Path) -> str:
-    """The configuration that plays the city guide on one model."""
+def writer_table(model: Path) -> str:
+    """The engine of the house writer in the gateway's own process."""
+    threads = 1 if (os.cpu_count() or 1) <= FEW_CORES else 2
+    return WRITER.format(model=json.dumps(str(model), ensure_ascii=False), threads=threads)
+
+
+def config_text(place: Place, folder: Path, name: str, engine: str) -> str:
+    """The configuration that plays the city guide on one engine."""
     keys = "".join(f'[[keys]]\ntenant = "{tenant}"\nenv = "{variable(tenant)}"\n\n' for tenant in place.keys)
     return CONFIG.format(
         host=place.host,
         port=place.port,
         keys=keys,
-        model=json.dumps(str(model), ensure_ascii=False),
-        threads=1 if (os.cpu_count() or 1) <= FEW_CORES else 2,
+        engine=engine,
+        name=name,
         route=MODEL,
         cache=json.dumps(str(folder / "cache.db"), ensure_ascii=False),
         ledger=json.dumps(str(folder / "ledger.db"), ensure_ascii=False),

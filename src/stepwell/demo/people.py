@@ -9,10 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from random import Random
 
-from msgspec import Struct
-
 from stepwell.demo.city import written
-from stepwell.demo.traffic import READER_EXPONENT, VENUE_EXPONENT, zipf
+from stepwell.demo.traffic import NUM_READERS, READER_EXPONENT, SHARE_STREAMED, TENANTS, VENUE_EXPONENT, Ask, zipf
 
 WANTS: dict[str, tuple[str, ...]] = {
     "all": ("eatType", "food", "priceRange", "customer rating", "area", "familyFriendly"),
@@ -96,25 +94,15 @@ KEY_WORDS: dict[str, str] = {
 }
 
 
-class Question(Struct, frozen=True):
-    """One question to come: its words, and who asks."""
-
-    text: str
-    tenant: str
-    reader: str
-
-
-def questions(
-    venues: Sequence[Mapping[str, str]], num: int, tenants: Mapping[str, float], num_readers: int, seed: int
-) -> list[Question]:
+def questions(venues: Sequence[Mapping[str, str]], num: int, seed: int) -> list[Ask]:
     """So many questions: known venues are asked about more often (Zipf), each in words of the reader's own."""
     chance = Random(seed)  # noqa: S311 - traffic, not a secret
     about = chance.choices([venue["name"] for venue in venues], cum_weights=zipf(len(venues), VENUE_EXPONENT), k=num)
     want = chance.choices(list(WANTS), cum_weights=zipf(len(WANTS), 1.0), k=num)
-    readers = chance.choices(range(num_readers), cum_weights=zipf(num_readers, READER_EXPONENT), k=num)
-    by = chance.choices(list(tenants), list(tenants.values()), k=num)
+    readers = chance.choices(range(NUM_READERS), cum_weights=zipf(NUM_READERS, READER_EXPONENT), k=num)
+    by = chance.choices(list(TENANTS), list(TENANTS.values()), k=num)
     return [
-        Question(said(name, kind, chance), tenant, f"reader-{reader}")
+        Ask(said(name, kind, chance), tenant, f"reader-{reader}", chance.random() < SHARE_STREAMED)
         for name, kind, tenant, reader in zip(about, want, by, readers, strict=True)
     ]
 

@@ -14,8 +14,8 @@ from msgspec import Struct
 from rich.console import Console
 
 import stepwell
-from stepwell.demo import campaign, city, picture, score
-from stepwell.demo.child import gateway
+from stepwell.demo import campaign, city, meaning, picture, score
+from stepwell.demo.child import gateway, writer_table
 from stepwell.demo.play import NUM_IN_FLIGHT, Played, play
 from stepwell.demo.read import told
 from stepwell.demo.story import Example, Story
@@ -62,6 +62,7 @@ def show(*, data: Path | None, num: int, seed: int, folder: Path, model: Path) -
     if texts:
         print_score(played, texts, console)
     else:
+        print_meaning(folder, model, num // 2, seed, console)
         print_campaign(folder, model, story, console)
     page = folder / "descents.html"
     page.write_text(picture.page(story, foot(seed, wall_s, num)), encoding="utf-8")
@@ -72,7 +73,7 @@ def show(*, data: Path | None, num: int, seed: int, folder: Path, model: Path) -
 
 def through_gateway(asked: list[Ask], folder: Path, model: Path, console: Console) -> tuple[list[Played], float]:
     """Start the gateway, play, stop it; the replies in order, and the seconds that playing took."""
-    with gateway(folder, model) as place, watched(len(asked), console) as tell:
+    with gateway(folder, "house-writer", writer_table(model)) as place, watched(len(asked), console) as tell:
         started_s = perf_counter()
         played = play(asked, place, tell)
         return played, perf_counter() - started_s
@@ -112,6 +113,12 @@ def print_score(played: list[Played], texts: dict[str, list[str]], console: Cons
     console.print(f"What was served for {len(said):,} of {len(texts):,} inputs:\n")
     for line in score.lines(score.score(said, texts), score.human(texts)):
         console.print(line, markup=False, highlight=False)
+
+
+def print_meaning(folder: Path, model: Path, num: int, seed: int, console: Console) -> None:
+    """Ask the same city in people's own words."""
+    console.print(f"\nThe same city, {num:,} questions in people's own words: the cache by meaning.\n", highlight=False)
+    meaning.show(meaning.played(folder / "meaning", model, num, seed, console), console)
 
 
 def print_campaign(folder: Path, model: Path, story: Story, console: Console) -> None:

@@ -23,7 +23,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class Ask(Struct, frozen=True):
-    """One request to come: facts in E2E's writing, who wants the text, and how."""
+    """One request to come: facts in E2E's writing, or a question; who wants the text, and how."""
 
     mr: str
     tenant: str

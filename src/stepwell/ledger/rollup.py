@@ -13,10 +13,14 @@ from msgspec import Struct
 
 from stepwell.errors import StoreError
 
-By = Literal["step", "tenant", "model", "day"]
+By = Literal["step", "how", "tenant", "model", "day"]
 CHOICES: tuple[str, ...] = get_args(By)
 COLUMN = {
     "step": "CASE step WHEN '' THEN 'unanswered' ELSE step END",
+    "how": """CASE step WHEN '' THEN 'unanswered' WHEN 'cache' THEN CASE
+        WHEN json_extract(visits, '$[#-1][2]') LIKE 'hit: semantic%' THEN 'cache: semantic'
+        WHEN json_extract(visits, '$[#-1][2]') LIKE 'hit: slot_fill%' THEN 'cache: slot_fill'
+        ELSE 'cache: exact' END ELSE step END""",
     "tenant": "tenant",
     "model": "model",
     "day": "date(at_s, 'unixepoch')",

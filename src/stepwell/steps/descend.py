@@ -33,7 +33,8 @@ async def descend(request: Request, steps: Sequence[Step], rule: Rule) -> Outcom
         if isinstance(tried, Proposal):
             ruling = rule(step.name, tried) if step is not last else LAST
             if ruling.verdict == "serve":
-                visits.append(Visit(step.name, "answered", tried.evidence.detail, seconds))
+                why = f"{tried.evidence.detail}, {ruling.reason}" if ruling.reason else tried.evidence.detail
+                visits.append(Visit(step.name, "answered", why, seconds))
                 return Outcome(tried.answer, tuple(visits), withheld=withheld)
             verdict: Verdict = "audited" if ruling.verdict == "audit" else "refused"
             visits.append(Visit(step.name, verdict, ruling.reason, seconds))

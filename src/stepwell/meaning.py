@@ -1,0 +1,125 @@
+"""The part of the composition root that only those need who answer by meaning: embedder, index, promise, audits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from msgspec import Struct
+
+from stepwell.cache.exact import Exact
+from stepwell.cache.feed import Feed
+from stepwell.cache.key import Identity, identity
+from stepwell.cache.semantic import Semantic
+from stepwell.config import Config, HttpEngine
+from stepwell.config import Semantic as Section
+from stepwell.engines.embed import MiniLm
+from stepwell.engines.embed_http import HttpEmbedder
+from stepwell.engines.http import Http
+from stepwell.engines.talk import talk
+from stepwell.errors import ConfigError
+from stepwell.protocols import Embedder, Engine
+from stepwell.quality.judge_model import Ask, Said
+from stepwell.quality.judges import named
+from stepwell.quality.promise import Promise, Terms
+from stepwell.quality.report import prometheus
+from stepwell.steps.audits import Audits
+from stepwell.steps.cache import Cache, Identify
+from stepwell.types import Request, Usage
+
+Worth = Callable[[str, Usage | None], float]
+"""USD that an answer of a model costs at the large model."""
+MOST_WAITING = 1000
+VERDICT_TOKENS = 200
+
+
+class ByMeaning(Struct, frozen=True):
+    """What answers the same question in other words."""
+
+    embedder: Embedder
+    semantic: Semantic
+    audits: Audits
+    identify: Identify
+    worker: str
+
+    def work(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What goes on beside requests: follow the logs, judge, learn."""
+        return self.semantic.run(), self.audits.run(), self.audits.follow()
+
+    def metrics(self) -> bytes:
+        """How the promise stands, for Prometheus."""
+        audits = self.audits
+        return prometheus(
+            audits.promise.report(),
+            usd=audits.usd,
+            num_unclear=audits.num_unclear,
+            num_dropped=audits.num_dropped,
+            worker=self.worker,
+        )
+
+    async def close(self) -> None:
+        """Keep the index for the next start; let the embedder end."""
+        await self.semantic.close()
+        await self.embedder.close()
+
+
+def compose(
+    config: Config, exact: Exact, engines: Mapping[str, Engine], worth: Worth, *, secret: bytes, worker: str
+) -> ByMeaning:
+    """Put it together. Raises ConfigError."""
+    section, terms, store = config.semantic, config.promise, exact.store
+    assert section is not None  # noqa: S101 - only called where there is one,
+    assert store is not None  # noqa: S101 - and then there is a store
+    embeds = embedder(section)
+    file = Path(section.snapshot) / f"index-{worker or 0}" if section.snapshot else None
+    semantic = Semantic(embeds, exact, Feed(store, file), deadline_s=section.deadline_ms / 1000)
+    chance = Random(int.from_bytes(os.urandom(8)))  # noqa: S311 - samples, no secrets
+    promise = Promise(Terms(terms.error, terms.hit_error, terms.audit), chance)
+    judge = named(terms.judge, embed=embeds.embed, ask=asking(config, engines, worth))
+    audits = Audits(
+        promise, judge, store, {Cache.name: semantic}, label=terms.label, max_waiting=MOST_WAITING, chance=chance
+    )
+    return ByMeaning(embeds, semantic, audits, identifier(config, embeds.name, secret), worker)
+
+
+def embedder(section: Section) -> Embedder:
+    """The embedder that the file describes. Raises ConfigError."""
+    if section.embedder == "minilm":
+        return MiniLm(Path(section.path) if section.path else None, Path(section.converted))
+    key = os.environ.get(section.key_env, "")
+
+    async def bearer() -> str:
+        return key
+
+    engine = HttpEngine(url=section.url, model=section.model, key_env=section.key_env)
+    return HttpEmbedder(Http("embedder", engine, bearer if key else None), section.model)
+
+
+def identifier(config: Config, embedder: str, secret: bytes) -> Identify:
+    """What a question is to the search by meaning, on routes that want it."""
+
+    def identify(scope: bytes, exact: bytes, request: Request) -> Identity | str:
+        if not config.routes[request.model].semantic:
+            return "the route does not want it"
+        return identity(scope, exact, request, embedder=embedder, secret=secret)
+
+    return identify
+
+
+def asking(config: Config, engines: Mapping[str, Engine], worth: Worth) -> Ask | None:
+    """How a judge that is a model is asked, priced as the first route it serves; None where no engine is named."""
+    name = config.promise.judge_engine
+    if not name:
+        return None
+    route = next((each for each, route in config.routes.items() if name in route.engines), "")
+    if not route:
+        raise ConfigError(f"no route asks the engine {name!r}: its price is not known", field="promise.judge_engine")
+
+    async def ask(instructions: str, text: str) -> Said:
+        said, usage = await talk(engines[name], route, instructions, text, max_tokens=VERDICT_TOKENS)
+        return Said(said, worth(route, usage))
+
+    return ask
