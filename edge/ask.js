@@ -6,7 +6,7 @@ const DEFAULTS = {
   temperature: 1, top_p: 1, presence_penalty: 0, frequency_penalty: 0, n: 1, logprobs: false,
   parallel_tool_calls: true, encoding_format: "float",
 };
-const PATHS = { chat: "chat/completions", completion: "completions", embedding: "embeddings" };
+export const PATHS = { chat: "chat/completions", completion: "completions", embedding: "embeddings" };
 
 // By code points: JavaScript's own order is by UTF-16 units.
 function order(left, right) {
@@ -57,9 +57,9 @@ export async function digest(partition, kind, body) {
   return hex(await crypto.subtle.digest("SHA-256", whole));
 }
 
-/** `ask(body, kind)` gives the Response of `edge` (a CDN in front of the gateway) where it has the answer, else that
- * of POSTing to `origin`, with `key`. A streamed question is always POSTed; an edge that fails is no failure. */
-export function asker(origin, { edge = origin, key, fetch = globalThis.fetch.bind(globalThis), refreshMs = 60_000 } = {}) {
+/** `find(body, kind)` gives the Response of `edge` (a CDN in front of the gateway) where it has the public answer, else
+ * null: also where the question is streamed, has no digest, or the edge fails. `fetch` may be your own. */
+export function finder(edge, { fetch = globalThis.fetch.bind(globalThis), refreshMs = 60_000 } = {}) {
   let known = { at: -Infinity, routes: Promise.resolve({}) };
 
   const looked = async () => {
@@ -71,19 +71,30 @@ export function asker(origin, { edge = origin, key, fetch = globalThis.fetch.bin
     return known.routes;
   };
 
-  async function kept(fields, kind) {
+  async function found(fields, kind) {
     const table = await routes();
     const route = Object.hasOwn(table, fields.model) ? table[fields.model] : undefined;
     if (!route || fields.stream || (fields.temperature !== 0 && kind !== "embedding" && !route.sampled)) return null;
     const name = await digest(route.partition, kind, fields);
-    return name && fetch(`${edge}/q/${route.partition}/${name}`);
+    const reply = name && (await fetch(`${edge}/q/${route.partition}/${name}`));
+    return reply?.ok ? reply : null;
   }
 
-  return async function ask(body, kind = "chat") {
+  return async (body, kind = "chat") => {
+    try {
+      return await found(typeof body === "string" ? JSON.parse(body) : body, kind);
+    } catch {
+      return null;
+    }
+  };
+}
+
+/** `ask(body, kind)` gives the Response of `edge` where it has the answer, else that of POSTing to `origin`. */
+export function asker(origin, { edge = origin, key, fetch = globalThis.fetch.bind(globalThis), refreshMs } = {}) {
+  const find = finder(edge, { fetch, refreshMs });
+  const headers = { "content-type": "application/json", ...(key && { authorization: `Bearer ${key}` }) };
+  return async (body, kind = "chat") => {
     const json = typeof body === "string" ? body : JSON.stringify(body);
-    const found = await kept(JSON.parse(json), kind).catch(() => null);
-    if (found?.ok) return found;
-    const headers = { "content-type": "application/json", ...(key && { authorization: `Bearer ${key}` }) };
-    return fetch(`${origin}/v1/${PATHS[kind]}`, { method: "POST", headers, body: json });
+    return (await find(json, kind)) ?? fetch(`${origin}/v1/${PATHS[kind]}`, { method: "POST", headers, body: json });
   };
 }

@@ -1,5 +1,6 @@
 # workerd serve edge/config.capnp
-#   STEPWELL_ORIGIN: where the campaign is published; STEPWELL_KEYS: public keys, by spaces.
+#   STEPWELL_ORIGIN: where the campaign is published; STEPWELL_KEYS: public keys, by spaces;
+#   STEPWELL_GATEWAY: a gateway to stand in front of, if any.
 using Workerd = import "/workerd/workerd.capnp";
 
 const config :Workerd.Config = (
@@ -14,11 +15,13 @@ const filler :Workerd.Worker = (
   compatibilityDate = "2026-01-01",
   modules = [
     (name = "worker.js", esModule = embed "worker.js"),
+    (name = "ask.js", esModule = embed "ask.js"),
     (name = "load.js", esModule = embed "load.js"),
     (name = "fill.js", esModule = embed "fill.js"),
   ],
   bindings = [
     (name = "ORIGIN", fromEnvironment = "STEPWELL_ORIGIN"),
     (name = "KEYS", fromEnvironment = "STEPWELL_KEYS"),
+    (name = "GATEWAY", fromEnvironment = "STEPWELL_GATEWAY"),
   ],
 );

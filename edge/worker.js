@@ -2,7 +2,11 @@
 //
 //   POST /fill/TEMPLATE?locale=en&sink=html   {"reader": "r1", "values": {"name": "Ann"}}
 //
-// What is filled is the reader's own: it is never stored anywhere.
+// What is filled is the reader's own: it is never stored anywhere. And in front of a gateway, where one is named: a
+// question whose answer is public is answered from the cache of `/q/…` (docs/digest.md), all others are passed on.
+//
+//   POST /v1/chat/completions                 as OpenAI's API has it
+import { finder, PATHS } from "./ask.js";
 import { load } from "./load.js";
 
 const REFRESH_MS = 30_000, MAX_BYTES = 64 * 1024;
@@ -32,9 +36,22 @@ async function campaign(env, locale, sink) {
   }
 }
 
+const KINDS = Object.fromEntries(Object.entries(PATHS).map(([kind, path]) => [`/v1/${path}`, kind]));
+const finders = new Map();
+
+// The caller's own headers go to the gateway, and nowhere else: what is public is found without them.
+async function answered(request, env, path) {
+  const kind = KINDS[path], { method, headers } = request;
+  if (method !== "POST" || !kind) return fetch(env.GATEWAY + path, { method, headers });
+  if (!finders.has(env.GATEWAY)) finders.set(env.GATEWAY, finder(env.GATEWAY, { fetch: (url) => fetch(url) }));
+  const body = await request.text(), found = await finders.get(env.GATEWAY)(body, kind);
+  return found ?? fetch(env.GATEWAY + path, { method, headers, body });
+}
+
 export default {
   async fetch(request, env) {
     const url = new URL(request.url), [, verb, name] = url.pathname.split("/");
+    if (env.GATEWAY && ["v1", "q", "a"].includes(verb)) return answered(request, env, url.pathname);
     const locale = url.searchParams.get("locale") || "en", sink = url.searchParams.get("sink") || "plain";
     if (verb !== "fill" || !name) return reply({ error: "POST /fill/TEMPLATE" }, 404);
     if (request.method !== "POST") return reply({ error: "POST the reader's values as JSON" }, 405);
