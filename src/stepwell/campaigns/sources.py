@@ -91,7 +91,8 @@ async def told(job: Job, tasks: Sequence[Task]) -> Written:
     section = job.campaign.file.writer
     if section is None:
         raise ConfigError("no [writer]")
-    engine = Embedded("writer", EmbeddedEngine(path=str(job.campaign.path(section.path))))
+    # one thread: they wait for each other by spinning, and one sentence at a time gives little to share
+    engine = Embedded("writer", EmbeddedEngine(path=str(job.campaign.path(section.path)), threads=1))
     done = iter(range(1, len(tasks) + 1))
     try:
         relay = Relay(engine, section.attributes)
