@@ -42,8 +42,9 @@ DASHES = frozenset({"", "-", "–", "—", "•"})  # noqa: RUF001 - between wor
 TYPED = ("number", "money", "measure", "date", "time", "code")
 MAX_OWN = 0.2
 """Part of the content that each of two equivalent answers may say in words of its own."""
-LIKE = 0.6
-"""Share of common content from which on a direction or a negation turns the whole answer."""
+LIKE = 0.25
+"""Part of the content that may differ where a direction or a negation turns the whole answer."""
+ANSWERS = frozenset({"yes", "no"})
 
 
 def both(first: Judge, second: Judge) -> Judge:
@@ -137,8 +138,10 @@ def contradiction(one: Facts, other: Facts) -> str:
             return f"{kind}s"
     if unsaid("entity", one, other) and unsaid("entity", other, one):
         return "names"
-    common = len(one.content & other.content) / max(1, len(one.content | other.content))
-    if common < LIKE:
+    if {*one.words[:1], *other.words[:1]} == ANSWERS:
+        return "yes and no"
+    differing = max(len(one.content - other.content), len(other.content - one.content))
+    if differing > max(1, LIKE * min(len(one.content), len(other.content))):
         return ""
     turned = {("-" if pole[0] == "+" else "+") + pole[1:] for pole in one.poles - other.poles}
     opposite = bool(turned & (other.poles - one.poles))
