@@ -112,7 +112,7 @@ def name_of(values: Values) -> str:
 
 async def relayed(names: Sequence[str]) -> dict[str, list[str]]:
     """What the house writer says of each structure, with the sample names taken out again."""
-    engine = Embedded("writer", EmbeddedEngine(path=str(WRITER), slots=SIDE_BY_SIDE))
+    engine = Embedded("writer", EmbeddedEngine(path=str(WRITER), slots=SIDE_BY_SIDE, threads=1))
     limit = asyncio.Semaphore(SIDE_BY_SIDE)
     schema = schema_of([structure_values(name, *SAMPLES[0]) for name in names])
 
