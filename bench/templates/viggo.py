@@ -51,8 +51,8 @@ JUDGED = (
     r"|favou?rite|okay|mediocre|enjoy\w*|fantastic|terrible|solid)\b"
 )
 JOINTS = r"(?:,? and |,? or |, | |/|, as well as )(?:the |an? )?"
-SYSTEMS = ("Steam", "Linux", "Mac", "Macs", "SteamOS", "Multiplayer")
-"""Names that a yes or no is about."""
+SYSTEMS = ("Steam", "Linux", "Mac", "Macs", "SteamOS", "Multiplayer", "ESRB")
+"""Names that a yes or no is about, and the one that ratings by age go by."""
 MAX_CANDIDATES = 24
 
 
