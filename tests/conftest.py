@@ -83,6 +83,7 @@ def serve(tmp_path: Path) -> Iterator[Start]:
         found = re.search(r"http://(\S+):(\d+)/v1", line)
         if found is None:
             process.kill()
+            process.communicate()
             pytest.fail(f"the gateway did not start: {line!r} {(folder / 'log.txt').read_text()[-2000:]}")
         gateway = Gateway(process, f"http://{found[1]}:{found[2]}/v1", folder, int(found[2]), [line])
         started.append(gateway)

@@ -161,9 +161,7 @@ class Semantic:
         turn = 0
         while True:
             try:
-                await self.feed.follow()
-                self.caught_up = True
-                await self.spaces.refresh(self.feed.index)
+                await self.catch_up()
                 if turn % SWEEP_EVERY == SWEEP_EVERY - 1:
                     self.feed.sweep()
                     await self.feed.save()
@@ -171,6 +169,12 @@ class Semantic:
                 log.debug("the log of keys cannot be read: %s", error)
             turn += 1
             await asyncio.sleep(FOLLOW_S)
+
+    async def catch_up(self) -> None:
+        """Read the log to its end, and learn from it. Raises StoreError."""
+        await self.feed.follow()
+        await self.spaces.refresh(self.feed.index)
+        self.caught_up = True
 
     async def close(self) -> None:
         """Keep the index for the next start."""

@@ -15,11 +15,21 @@ from stepwell.errors import BadRequest
 from stepwell.gateway import admit, openai
 from stepwell.gateway.reply import Sent, keep, settled
 from stepwell.steps.descend import descend
-from stepwell.types import Caller, Chunk, Kind, Outcome, Request, Settled
+from stepwell.types import Caller, Chunk, Defer, Kind, Outcome, Proposal, Request, Settled
 from stepwell.well import build
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
+
+
+class Dry:
+    """The last step of a dry run: here somebody would have been asked."""
+
+    name = "dry run"
+
+    async def propose(self, request: Request) -> Proposal | Defer:
+        """Cost nothing."""
+        return Defer(f"no engine of {request.model!r} is asked")
 
 
 def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,10 +83,12 @@ async def explained(config: Config, body: bytes, caller: Caller, *, dry: bool) -
     """Descend, read the answer to its end, and settle, as the gateway would."""
     well = build(config)
     try:
+        if well.meaning is not None:
+            await well.meaning.semantic.catch_up()
         request = openai.parse(kind_of(body), body, id=well.door.new_id(), caller=caller, started_s=perf_counter())
         admit.model(request.model, well.door.stairs)
         steps = well.door.stairs[request.model]
-        outcome = await descend(request, steps[:-1] if dry else steps, well.door.rule)
+        outcome = await descend(request, (*steps[:-1], Dry()) if dry else steps, well.door.rule)
         sent = Sent()
         if outcome.answer is not None:
             chunks = outcome.answer.chunks

@@ -67,6 +67,7 @@ deadline_ms = 2000 # two cores have readers, model, guide and gateway on them
 
 [promise]
 error = {error}
+audit = 0.05 # a short run: more of it is looked at
 judge = "exact" # at temperature 0 the writer says the same of the same facts
 """
 
