@@ -31,10 +31,14 @@ class Server:
         raise NotImplementedError
 
     @property
+    def url(self) -> str:
+        raise NotImplementedError
+
+    @property
     def user(self) -> str | None:
         return None
 
-    def start(self) -> None:
+    def start(self) -> subprocess.Popen[bytes]:
         """Start, or start again on the same port with the same files."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -50,6 +54,7 @@ class Server:
             if self.process.poll() is not None or time.monotonic() > end_s:
                 raise RuntimeError((self.folder / "log").read_text()[-2000:])
             time.sleep(0.02)
+        return self.process
 
     def listens(self) -> bool:
         with closing(socket.socket()) as asking:
@@ -91,7 +96,7 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
-        durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
         return ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", *durable]
 
 
@@ -100,7 +105,9 @@ class PostgresServer(Server):
 
     password = "well"
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
+        """Without `fsync`, what was committed survives a killed server, not a killed machine."""
+        self.fsync = "on" if fsync else "off"
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         named = shutil.which("initdb")
         if not found and named is None:
@@ -137,7 +144,8 @@ class PostgresServer(Server):
         return f"postgresql://well@127.0.0.1:{self.port}/postgres"
 
     def command(self) -> list[str]:
-        settings = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=40"]
+        settings = [f"port={self.port}", "listen_addresses=127.0.0.1", "unix_socket_directories="]
+        settings += ["max_connections=40", f"fsync={self.fsync}"]
         return [str(self.programs / "postgres"), "-D", "data", *(part for each in settings for part in ("-c", each))]
 
     def listens(self) -> bool:

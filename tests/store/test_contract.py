@@ -119,6 +119,9 @@ async def test_what_expires_is_gone_and_what_has_expired_replaces_what_was_there
     await store.put(key, b"long", later())
     await store.put(key, b"over", later(-1))
     assert await store.get(key) is None
+    await store.put(key, b"long", later())
+    await store.put(key, b"over", later(-1), await store.lease(key, 9) or 0)
+    assert await store.get(key) is None
 
 
 @pytest.mark.parametrize("expires_s", [math.inf, 4e9, 1e300])

@@ -22,11 +22,11 @@ PURGE_EVERY_S = 60.0
 
 
 class Put(NamedTuple):
-    """Keep a value for so many seconds."""
+    """Keep a value."""
 
     key: bytes
     value: bytes
-    left_s: float
+    expires_s: float
     fence: int
 
 
@@ -55,7 +55,7 @@ class Append(NamedTuple):
 
     log: bytes
     row: bytes
-    left_s: float
+    expires_s: float
 
 
 class Since(NamedTuple):
@@ -120,7 +120,7 @@ class Postgres:
 
     async def put(self, key: bytes, value: bytes, expires_s: float, fence: int = 0) -> None:
         """Keep a value, unless its fence is not that of the last lease on `key`."""
-        await self.values.ask(Put(key, value, left_s(expires_s), fence))
+        await self.values.ask(Put(key, value, expires_s, fence))
 
     async def drop(self, key: bytes) -> None:
         """Forget a value."""
@@ -137,7 +137,7 @@ class Postgres:
 
     async def append(self, log: bytes, row: bytes, expires_s: float) -> None:
         """Add a row to a log; it is on the server's disk when this returns."""
-        await self.notes.ask(Append(log, row, left_s(expires_s)))
+        await self.notes.ask(Append(log, row, expires_s))
 
     async def since(self, log: bytes, position: int, limit: int) -> list[tuple[int, bytes]]:
         """Rows behind `position`."""
@@ -160,9 +160,9 @@ class Postgres:
         return [found.get(key) for key in keys]
 
     async def keep(self, puts: list[Put]) -> Sequence[None]:
-        """Those without a fence, then those with one."""
-        plain = {put.key: (put.value, put.left_s) for put in puts if not put.fence}
-        fenced = {(put.key, put.fence): (put.value, put.left_s) for put in puts if put.fence}
+        """Those without a fence, then those with one; what is left of a lifetime is told when it is sent."""
+        plain = {put.key: (put.value, left_s(put.expires_s)) for put in puts if not put.fence}
+        fenced = {(put.key, put.fence): (put.value, left_s(put.expires_s)) for put in puts if put.fence}
         async with self.keeping as database:
             if plain:
                 await rows.keep(database, plain)
@@ -195,7 +195,7 @@ class Postgres:
 
     async def change(self, database: asyncpg.Connection[Any], asked: list[Noted]) -> None:
         """Rows to add, leases to end, values to forget."""
-        if appended := [each for each in asked if isinstance(each, Append)]:
+        if appended := [(each.log, each.row, left_s(each.expires_s)) for each in asked if isinstance(each, Append)]:
             await rows.append(database, appended)
         if released := [each for each in asked if isinstance(each, Release)]:
             await rows.release(database, released)

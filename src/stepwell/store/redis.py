@@ -6,7 +6,8 @@ lines: reads never queue behind writes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis as Client
@@ -27,7 +28,8 @@ return fence
 """
 """Above every earlier number, even one from before a restart: it is the time of day in microseconds."""
 PUT_FENCED = """
-if redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end
+if redis.call('GET', KEYS[2]) ~= ARGV[3] then return end
+if tonumber(ARGV[2]) > 0 then redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) else redis.call('DEL', KEYS[1]) end
 """
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 APPEND = """
@@ -45,6 +47,8 @@ SEQUENCE_BITS = 22
 WRITE_S = 1.0
 
 Command = tuple[Any, ...]
+Question = Callable[[], Sequence[Command]]
+"""Its commands, as they are at the moment when they are sent: what is left of a lifetime does not wait in a queue."""
 
 
 class Redis:
@@ -62,57 +66,57 @@ class Redis:
             retry=Retry(NoBackoff(), 0),
             protocol=2,
         )
-        self.reads: Line[Sequence[Command], list[Any]] = Line("the Redis store", self.carry, deadline_s)
-        self.writes: Line[Sequence[Command], list[Any]] = Line("the Redis store", self.carry, max(deadline_s, WRITE_S))
+        self.reads: Line[Question, list[Any]] = Line("the Redis store", self.carry, deadline_s)
+        self.writes: Line[Question, list[Any]] = Line("the Redis store", self.carry, max(deadline_s, WRITE_S))
 
-    async def carry(self, questions: list[Sequence[Command]]) -> list[list[Any] | Exception]:
+    async def carry(self, questions: list[Question]) -> list[list[Any] | Exception]:
         """Send all commands of all questions at once; the first error among a question's replies is its reply."""
+        asked = [question() for question in questions]
         async with self.client.pipeline(transaction=False) as pipeline:
-            for question in questions:
-                for command in question:
+            for commands in asked:
+                for command in commands:
                     pipeline.execute_command(*command)
             flat = iter(await pipeline.execute(raise_on_error=False))
-        replies = [[next(flat) for _ in question] for question in questions]
+        replies = [[next(flat) for _ in commands] for commands in asked]
         return [next((each for each in reply if isinstance(each, Exception)), reply) for reply in replies]
 
     async def get(self, key: bytes) -> tuple[bytes, float] | None:
         """Value and expiry by this process's clock, or None."""
-        value, left_ms = await self.reads.ask((("GET", named("v", key)), ("PTTL", named("v", key))))
-        return (value, expiry_s(left_ms / 1000)) if value is not None and left_ms > 0 else None
+        place = named("v", key)
+        value, ms = await self.reads.ask(lambda: (("GET", place), ("PTTL", place)))
+        return (value, expiry_s(ms / 1000)) if value is not None and ms > 0 else None
 
     async def put(self, key: bytes, value: bytes, expires_s: float, fence: int = 0) -> None:
         """Keep a value, unless its fence is not that of the last lease on `key`."""
-        left_ms, place = int(left_s(expires_s) * 1000), named("v", key)
+        place, fences = named("v", key), named("f", key)
         if fence:
-            await self.writes.ask((("EVAL", PUT_FENCED, 2, place, named("f", key), value, left_ms, fence),))
-        elif left_ms > 0:
-            await self.writes.ask((("SET", place, value, "PX", left_ms),))
+            await self.writes.ask(lambda: (("EVAL", PUT_FENCED, 2, place, fences, value, left_ms(expires_s), fence),))
         else:
-            await self.writes.ask((("DEL", place),))
+            await self.writes.ask(lambda: (kept(place, value, left_ms(expires_s)),))
 
     async def drop(self, key: bytes) -> None:
         """Forget a value."""
-        await self.writes.ask((("DEL", named("v", key)),))
+        await self.writes.ask(lambda: (("DEL", named("v", key)),))
 
     async def lease(self, key: bytes, ttl_s: float) -> int | None:
         """A fencing number, or None while somebody else holds one."""
-        left_ms = max(1, int(ttl_s * 1000))
-        (fence,) = await self.writes.ask((("EVAL", LEASE, 2, named("l", key), named("f", key), left_ms),))
+        ttl_ms = max(1, int(ttl_s * 1000))
+        (fence,) = await self.writes.ask(lambda: (("EVAL", LEASE, 2, named("l", key), named("f", key), ttl_ms),))
         return int(fence) if fence is not None else None
 
     async def release(self, key: bytes, fence: int) -> None:
         """End a lease early."""
-        await self.writes.ask((("EVAL", RELEASE, 1, named("l", key), fence),))
+        await self.writes.ask(lambda: (("EVAL", RELEASE, 1, named("l", key), fence),))
 
     async def append(self, log: bytes, row: bytes, expires_s: float) -> None:
         """Add a row to a log."""
-        await self.writes.ask((("EVAL", APPEND, 1, named("s", log), row, int(left_s(expires_s) * 1000)),))
+        await self.writes.ask(lambda: (("EVAL", APPEND, 1, named("s", log), row, left_ms(expires_s)),))
 
     async def since(self, log: bytes, position: int, limit: int) -> list[tuple[int, bytes]]:
         """Rows behind `position`."""
         while True:
-            after = stream_id(position + 1)
-            now, found = await self.writes.ask((("TIME",), ("XRANGE", named("s", log), after, "+", "COUNT", limit)))
+            rows: Command = ("XRANGE", named("s", log), stream_id(position + 1), "+", "COUNT", limit)
+            now, found = await self.writes.ask(partial(tuple, (("TIME",), rows)))
             living = [(at(each), fields[b"row"]) for each, fields in found if not over(fields, now)]
             if living or len(found) < limit:
                 return living
@@ -128,6 +132,16 @@ class Redis:
 def named(kind: str, key: bytes) -> bytes:
     """A key of ours: values, leases, fences and streams apart."""
     return b"stepwell:%b:%b" % (kind.encode(), key)
+
+
+def left_ms(expires_s: float) -> int:
+    """Whole milliseconds until then."""
+    return int(left_s(expires_s) * 1000)
+
+
+def kept(place: bytes, value: bytes, left_ms: int) -> Command:
+    """Keep a value for a while; the server takes no lifetime of 0."""
+    return ("SET", place, value, "PX", left_ms) if left_ms > 0 else ("DEL", place)
 
 
 def at(stream_id: bytes) -> int:
