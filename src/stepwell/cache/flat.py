@@ -42,13 +42,10 @@ class Flat:
 
     def nearest(self, codes: Codes, k: int) -> Found:
         """The `k` nearest of all."""
-        return best(*self.cosines(codes, norm(codes)), k)
-
-    def cosines(self, codes: Codes, length: float) -> Found:
-        """Every key with its cosine to `codes`, whose norm is `length`; the numbers must be gone before `add`."""
         products = np.asarray(numkong.dot(codes[None], self.matrix()))
-        cosines = (products / (np.frombuffer(self.norms, np.float32) * np.float32(length))).astype(np.float32)
-        return np.frombuffer(self.numbers, np.int64), cosines
+        lengths = np.frombuffer(self.norms, np.float32) * np.float32(norm(codes))
+        rows, cosines = best((products / lengths).astype(np.float32), k)
+        return np.frombuffer(self.numbers, np.int64)[rows], cosines
 
     def matrix(self) -> Codes:
         """All codes, shape (keys, dimensions): a view that must be gone before the next `add`."""
@@ -73,11 +70,11 @@ class Flat:
         return np.array(self.numbers[start:], np.int64), self.matrix()[start:].copy()
 
 
-def best(numbers: Numbers, cosines: Cosines, k: int) -> Found:
-    """The `k` with the highest cosines, in order; copies."""
-    if len(cosines) > k:
-        at = np.argpartition(cosines, -k)[-k:]
-        at = at[np.argsort(-cosines[at], kind="stable")]
+def best(cosines: Cosines, k: int) -> tuple[NDArray[np.intp], Cosines]:
+    """Rows and values of the `k` highest cosines, in order."""
+    if len(cosines) <= k:
+        rows = np.argsort(-cosines, kind="stable")
     else:
-        at = np.argsort(-cosines, kind="stable")
-    return numbers[at], cosines[at]
+        some = np.argpartition(cosines, -k)[-k:]
+        rows = some[np.argsort(-cosines[some], kind="stable")]
+    return rows, cosines[rows]

@@ -23,7 +23,7 @@ from stepwell.cache.vectors import Codes, Vector, packed, unpacked, unsound
 
 log = logging.getLogger(__name__)
 
-FLAT_LIMIT = 8192
+FLAT_LIMIT = 4096
 """Keys of a partition from which cells are quicker by enough to be worth making."""
 GROWN = 4
 """Cells are made anew when there are so many times the keys they were made for."""
