@@ -141,7 +141,7 @@ class Semantic:
         """A question was answered from below, and its answer kept."""
         self.add(self.wordings.answered(identity.exact, answer, expires_s))
 
-    def told(self, case: Case, right: bool | None) -> None:  # noqa: FBT001 - a verdict, or none
+    def told(self, case: Case, *, right: bool | None) -> None:
         """What the judge said of a proposal that was withheld; None where it could not say."""
         self.add(self.wordings.judged(case.exact, right=bool(right)))
 

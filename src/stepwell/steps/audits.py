@@ -37,7 +37,7 @@ decode = msgspec.msgpack.Decoder(Label).decode
 class Teller(Protocol):
     """A step that wants to know what became of its proposals."""
 
-    def told(self, case: Case, right: bool | None) -> None:  # noqa: FBT001 - a verdict, or none
+    def told(self, case: Case, *, right: bool | None) -> None:
         """What the judge said; None where it could not say."""
         ...
 
@@ -151,7 +151,7 @@ class Audits:
         """Tell the step whose proposal it was."""
         teller, case = self.tellers.get(withheld.step), withheld.proposal.evidence.case
         if teller is not None and case is not None:
-            teller.told(case, right)
+            teller.told(case, right=right)
 
     async def follow(self) -> None:
         """Learn from every process's labels, and fit anew where enough has come, until cancelled."""
