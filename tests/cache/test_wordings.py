@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-np = from stepwell.cache import wordings
+from stepwell.cache import wordings
 from stepwell.cache.key import Identity
 from stepwell.cache.rows import KeyAdded
 from stepwell.cache.wordings import Wordings
