@@ -13,6 +13,7 @@ import shutil
 from base64 import b64encode
 from pathlib import Path
 
+from stepwell.errors import StepwellError
 from stepwell.templates.manifest import signing_key
 
 HERE = Path(__file__).parent
@@ -25,10 +26,13 @@ def main() -> int:
     parser.add_argument("--site", type=Path, required=True, metavar="DIR", help="where the campaign is published")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the page goes")
     given = parser.parse_args()
-    public = (
-        os.environ.get("STEPWELL_PUBLIC_KEY")
-        or b64encode(signing_key("STEPWELL_SIGNING_KEY").public.public_bytes_raw()).decode()
-    )
+    try:
+        public = (
+            os.environ.get("STEPWELL_PUBLIC_KEY")
+            or b64encode(signing_key("STEPWELL_SIGNING_KEY").public.public_bytes_raw()).decode()
+        )
+    except StepwellError as error:
+        parser.error(str(error))
     made(given.site, given.out, public)
     print(f"{given.out}/index.html")
     return 0

@@ -372,7 +372,7 @@ def test_an_audience_is_filled_from_file_to_file(tmp_path: Path, teacher: Teache
         name = "+".join(sorted(set(row) - {"reader"}))
         result = filler.fill(name, row, row["reader"])
         assert texts["text"][at] == getattr(result, "text", None)
-    assert texts["reason"].drop_nulls().unique().to_list() == [": unknown"]
+    assert texts["reason"].drop_nulls().unique().to_list() == ["no template says what this row says"]
     assert main([*fill[:-1], str(tmp_path / "out.jsonl"), "--template", "team"]) == 0
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])["reason"] == "team: missing"
     assert main([*fill[:-1], str(tmp_path / "out.txt")]) == 2

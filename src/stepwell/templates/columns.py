@@ -40,8 +40,8 @@ def fill(data: bytes, name: str, frame: pl.DataFrame, *, sink: Sink = "plain", r
     readers = frame[reader].cast(pl.String).fill_null("") if reader in frame.columns else None
     readers = constant("", frame.height, pl.String) if readers is None else readers
     if template is None:
-        nothing = pl.lit(None)
-        return typed(pl.select(readers.alias("reader"), text=nothing, variant=nothing, reason=pl.lit(": unknown")))
+        nothing, why = pl.lit(None), f"no template is called {name}" if name else "no template says what this row says"
+        return typed(pl.select(readers.alias("reader"), text=nothing, variant=nothing, reason=pl.lit(why)))
     slots = [slot for slot in sorted(filler.slots(name)) if slot in frame.columns]
     # A column that nobody reads keeps the number of rows where there is no slot's.
     values = pl.DataFrame([constant(0, frame.height, pl.UInt8).alias(" "), *(plain(frame[slot]) for slot in slots)])

@@ -122,7 +122,8 @@ def authentic(data: bytes, keys: Trusted, *, file: str = NAME) -> Manifest:
     """The manifest, if one of the keys signed it and it is well-formed, at whatever time. Raises TemplateError."""
     signed, signature = unsealed(data, file)
     if signed.key not in keys:
-        refuse(f"signed with the key {signed.key[:64]!r}, which is not trusted here (trusted: {', '.join(keys)})", file)
+        known = ", ".join(keys) or "none; name a public key"
+        refuse(f"signed with the key {signed.key[:64]!r}, which is not trusted here (trusted: {known})", file)
     try:
         keys[signed.key].verify(signature, signed.payload.encode())
     except InvalidSignature as error:
