@@ -260,6 +260,17 @@ class Tenants(RuleBasedStateMachine):
             self.truth.best[question.exact] = max(self.truth.best.get(question.exact, 0), fence)
 
     @rule(numbers=MANY)
+    def overtake(self, numbers: list[int]) -> None:
+        """Holders who sleep through their leases write after those who came in between."""
+        self.lead(numbers, short=True)
+        self.wait(15)
+        late, self.leases = self.leases, []
+        self.run(self.all_of([self.used(number ^ 1) for number in numbers]))
+        self.leases = late
+        self.answer(numbers)
+        self.ask_the_store(numbers)
+
+    @rule(numbers=MANY)
     def give_up(self, numbers: list[int]) -> None:
         for number in numbers[:5]:
             if self.leases:
@@ -324,6 +335,8 @@ class Tenants(RuleBasedStateMachine):
     @rule(ms=st.integers(1, 25))
     def wait(self, ms: int) -> None:
         self.run(asyncio.sleep(ms / 1000))
+        if ms > 20:
+            self.ask_the_store(list(range(2 * len(self.asked))))
 
     @invariant()
     def memory_is_bounded(self) -> None:
