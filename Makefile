@@ -58,13 +58,17 @@ bench: $(VENV)/.test system edge/node_modules/.installed ## Cost and quality bes
 clean: ## Take away what these targets made
 	rm -rf $(VENV) $(VENV_TRAIN) $(VENV_SERVE) .venv-litellm edge/node_modules stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
-# Peers and tools of the tests and the benchmark. What cannot be had is done without, and said so there.
+# Servers, peers and tools of the tests and the benchmarks. What cannot be had is done without, and said so there. Debian
+# starts a server that it installs: not here, the tests start their own.
 system:
-	@missing=; for pair in nginx:nginx-light wrk:wrk curl:curl chromium:chromium; do \
+	@missing=; for pair in nginx:nginx-light wrk:wrk curl:curl chromium:chromium redis-server:redis-server; do \
 		PATH=$$PATH:/usr/sbin command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; \
 	done; \
 	[ -e /usr/lib/nginx/modules/ngx_http_brotli_static_module.so ] || missing="$$missing libnginx-mod-http-brotli-static"; \
+	command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$$missing postgresql"; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		policy=/usr/sbin/policy-rc.d; \
+		[ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; trap "rm -f $$policy" EXIT; }; \
 		(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing) \
 			>/dev/null 2>&1 || echo "could not install$$missing; going on without" >&2; \
 	elif [ -n "$$missing" ]; then echo "not installed:$$missing; going on without" >&2; fi
