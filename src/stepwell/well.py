@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from itertools import count
@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from stepwell.cache.admit import SHARE, Allowance, fairly
 from stepwell.cache.exact import Exact, Held
 from stepwell.cache.fresh import Terms
+from stepwell.cache.simulate import keep_tuned
 from stepwell.cache.tags import Tags
 from stepwell.config import AnyEngine, Config, EmbeddedEngine, HttpEngine, Route, Server
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http, Key
 from stepwell.engines.iam import Iam
 from stepwell.engines.scripted import Scripted
-from stepwell.errors import ConfigError
+from stepwell.errors import ConfigError, StoreError
 from stepwell.gateway import answers
 from stepwell.gateway.admit import bearer
 from stepwell.gateway.answer import Door
@@ -44,6 +46,7 @@ from stepwell.steps.large import Large
 from stepwell.steps.public import everybodys
 from stepwell.store.memory import Memory
 from stepwell.store.objects import opened
+from stepwell.store.order import lru
 from stepwell.store.sqlite import Sqlite
 from stepwell.types import Caller, Usage
 
@@ -67,9 +70,12 @@ class Well(Struct, frozen=True, kw_only=True):
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        """Do what goes on beside requests: follow the logs, judge, learn."""
+        """Do what goes on beside requests: choose what memory lets go, follow the logs, judge, learn."""
         meaning = self.meaning
-        work = () if meaning is None else meaning.work()
+        exact = self.below.exact
+        with suppress(StoreError):  # what was invalidated before, known before anything is kept
+            await exact.ready()
+        work = (keep_tuned(exact.memory), *(() if meaning is None else meaning.work()))
         tasks = [asyncio.get_running_loop().create_task(each) for each in work]
         try:
             yield
@@ -123,6 +129,7 @@ def build(config: Config, *, worker: str = "") -> Well:
         after=settlers,
         meaning=None if meaning is None else meaning.semantic,
         public=public,
+        allowance=allowance(config, exact),
     )
     cache = cache_step(below, rules, large, rules_on, meaning)
     steps: tuple[Step, ...] = (*templates(config, partial(worth, paid)), cache, large)
@@ -237,11 +244,16 @@ def bearer_key(config: HttpEngine) -> Key | None:
 
 def kept_answers(config: Config, rules: Mapping[str, Rule]) -> Exact:
     """The exact cache: memory in front of a store, or alone. Raises StoreError."""
-    memory: Memory[Held] = Memory(config.cache.memory_bytes)
+    memory: Memory[Held] = Memory(config.cache.memory_bytes, fairly(lru))
     store = None if not (config.cache.path or config.cache.url or config.semantic) else shared(config)
     longest_s = max(each.terms.longest_s() for each in rules.values())
     alone = config.server.workers == 1 and not config.cache.url
     return Exact(memory, store, Tags(store, keep_s=longest_s, shared=not alone))
+
+
+def allowance(config: Config, exact: Exact) -> Allowance | None:
+    """What one principal may have written into the store; whoever is alone may fill it."""
+    return Allowance(int(config.cache.file_bytes * SHARE), exact.tags.keep_s) if len(config.keys) > 1 else None
 
 
 def shared(config: Config) -> Store:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.cache.admit import Allowance, shared
+from stepwell.cache.admit import Allowance, fairly
 from stepwell.cache.policies import POLICIES
 from stepwell.store.order import Begin, Order, Weight
 
@@ -38,7 +38,7 @@ class Room:
 
 @each_policy
 def test_a_flood_of_one_principal_pushes_out_nobody_else(begin: Begin) -> None:
-    room = Room(shared(begin)(LIMIT))
+    room = Room(fairly(begin)(LIMIT))
     names = [key("good", number) for number in range(60)]
     for number, name in enumerate(names):
         room.put(name, Weight(1000, 0.001, principal=b"good %d" % (number % 10), partition=b"all"))
@@ -52,7 +52,7 @@ def test_a_flood_of_one_principal_pushes_out_nobody_else(begin: Begin) -> None:
 
 @each_policy
 def test_a_crowd_of_principals_in_one_partition_pushes_out_no_other_partition(begin: Begin) -> None:
-    room = Room(shared(begin)(LIMIT))
+    room = Room(fairly(begin)(LIMIT))
     names = [key("good", number) for number in range(20)]
     for name in names:
         room.put(name, Weight(1000, 0.001, principal=b"good", partition=b"theirs"))
@@ -63,7 +63,7 @@ def test_a_crowd_of_principals_in_one_partition_pushes_out_no_other_partition(be
 
 @each_policy
 def test_alone_one_may_fill_everything_in_the_policys_own_order(begin: Begin) -> None:
-    plain, fair = Room(begin(LIMIT)), Room(shared(begin)(LIMIT))
+    plain, fair = Room(begin(LIMIT)), Room(fairly(begin)(LIMIT))
     for number in range(500):
         for room in (plain, fair):
             room.put(key("one", number), Weight(1000, 1.0, principal=b"one", partition=b"one"))
@@ -78,7 +78,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20), st.sampled_fro
 @each_policy
 @given(steps=STEPS)
 def test_books_are_kept_whatever_happens(begin: Begin, steps: list[tuple[int, int, str]]) -> None:
-    room = Room(shared(begin, 0.1)(LIMIT))
+    room = Room(fairly(begin, 0.1)(LIMIT))
     for who, number, what in steps:
         name = key(str(who), number)
         if what == "put" and name not in room.held:

@@ -12,7 +12,7 @@ SHARE = 0.25
 TRIES = 8
 
 
-def shared(begin: Begin, share: float = SHARE) -> Begin:
+def fairly(begin: Begin, share: float = SHARE) -> Begin:
     """The same order among equals, but whoever holds more than `share` of the memory gives way first.
 
     First the principals that hold too much, then the partitions; memory that nobody else wants they may fill.

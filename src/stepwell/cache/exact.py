@@ -103,11 +103,11 @@ class Exact:
         self.remember(exact, held, expires_s)
         return held
 
-    def remember(self, exact: bytes, held: Held, expires_s: float) -> None:
-        """Hold an answer in memory."""
+    def remember(self, exact: bytes, held: Held, expires_s: float, by: bytes = b"") -> None:
+        """Hold an answer in memory; `by`: who had it made, where that is known."""
         row = held.row
         num_bytes = HELD_BYTES + len(row.body)
-        self.memory.put(exact, held, expires_s, num_bytes, usd=row.saved_usd, partition=row.partition)
+        self.memory.put(exact, held, expires_s, num_bytes, usd=row.saved_usd, principal=by, partition=held.scope)
 
     async def named(self, answer: bytes, partition: bytes) -> tuple[AnswerRow | None, float]:
         """An answer by its name, of this partition only, and its expiry; nothing that was killed. Raises StoreError."""
@@ -142,10 +142,10 @@ class Exact:
 
     # --- keeping
 
-    def keep(self, exact: bytes, scope: bytes, row: AnswerRow, terms: Terms, fence: int) -> Held:
+    def keep(self, exact: bytes, scope: bytes, row: AnswerRow, terms: Terms, fence: int, *, by: bytes = b"") -> Held:
         """Keep an answer: in memory now, in the store as soon as it can be; with `fence` its lease ends."""
         held, expires_s = Held(name_of(row), row, scope, terms), terms.expires_s(row.stale_s)
-        self.remember(exact, held, expires_s)
+        self.remember(exact, held, expires_s, by)
         if self.store is not None:
             self.soon(self.written_down(self.store, exact, held, expires_s, fence))
         return held
@@ -153,9 +153,10 @@ class Exact:
     async def written_down(self, store: Store, exact: bytes, held: Held, expires_s: float, fence: int) -> None:
         """Write the answer, then the key that leads to it."""
         await store.put(b"a" + held.name, encode(held.row), expires_s)
-        await store.put(b"k" + exact, encode(KeyRow(held.name, held.row.partition)), expires_s, fence)
+        key = encode(KeyRow(held.name, held.row.partition))
+        self.soon(store.put(b"k" + exact, key, expires_s, fence))
         if fence:
-            await store.release(b"k" + exact, fence)
+            self.soon(store.release(b"k" + exact, fence))  # right behind it, and in the same batch
 
     async def link(self, exact: bytes, partition: bytes, answer: bytes, expires_s: float) -> None:
         """One more key of an answer. Raises StoreError."""

@@ -22,6 +22,7 @@ from stepwell.cache.exact import Exact
 from stepwell.cache.fresh import Terms
 from stepwell.cache.personal import personal
 from stepwell.cache.rows import AnswerRow, KeyRow, encode
+from stepwell.cache.tags import tag_of
 from stepwell.engines.replay import in_form
 from stepwell.engines.texts import answered_text
 from stepwell.protocols import Store
@@ -153,7 +154,7 @@ async def by_question(exact: Exact, partition: bytes, digest: bytes, terms: Mapp
     if partition not in terms:
         return None
     held = exact.recall(digest, partition) or await exact.find(digest, partition, partition, terms[partition])
-    return found_of(held.row) if held is not None and held.row.stale_s > time() else None
+    return found_of(held.name, held.row) if held is not None and held.row.stale_s > time() else None
 
 
 async def by_hash(exact: Exact, partitions: frozenset[bytes], body_sha256: bytes) -> Found | str:
@@ -171,9 +172,9 @@ async def by_hash(exact: Exact, partitions: frozenset[bytes], body_sha256: bytes
     if key is None or key.partition not in partitions:
         return "missing"
     row, _ = await exact.named(key.answer, key.partition)
-    return "gone" if row is None else found_of(row)
+    return "gone" if row is None else found_of(key.answer, row)
 
 
-def found_of(row: AnswerRow) -> Found:
-    """What everybody may see of a row."""
-    return Found(row.body, row.tags, row.made_s, row.stale_s)
+def found_of(name: bytes, row: AnswerRow) -> Found:
+    """What everybody may see of a row; its own name is a tag, too, so that a CDN can drop it alone."""
+    return Found(row.body, (*row.tags, tag_of(name)), row.made_s, row.stale_s)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stepwell.cache.admit import shared
+from stepwell.cache.admit import fairly
 from stepwell.cache.policies import POLICIES
 from stepwell.store.memory import Memory
 from stepwell.store.order import Begin, Weight
@@ -112,5 +112,5 @@ async def keep_tuned(memory: Memory[Any], every_s: float = 600.0, used: str = "l
                 used,
                 100 * ratios[used],
             )
-            memory.reorder(shared(POLICIES[best]))
+            memory.reorder(fairly(POLICIES[best]))
             used = best

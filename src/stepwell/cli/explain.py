@@ -16,7 +16,7 @@ from stepwell.gateway import admit, openai
 from stepwell.gateway.reply import Sent, keep, settled
 from stepwell.steps.descend import descend
 from stepwell.types import Caller, Chunk, Defer, Kind, Outcome, Proposal, Request, Settled
-from stepwell.well import build
+from stepwell.well import Well, build
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -87,22 +87,28 @@ async def explained(config: Config, body: bytes, caller: Caller, *, dry: bool) -
             await well.meaning.semantic.catch_up()
         request = openai.parse(kind_of(body), body, id=well.door.new_id(), caller=caller, started_s=perf_counter())
         admit.model(request.model, well.door.stairs)
-        steps = well.door.stairs[request.model]
-        outcome = await descend(request, (*steps[:-1], Dry()) if dry else steps, well.door.rule)
-        sent = Sent()
-        if outcome.answer is not None:
-            chunks = outcome.answer.chunks
-            keep(sent, Chunk(outcome.answer.body, outcome.answer.usage, last=chunks is None), well.door.keep_bytes)
-            if chunks is not None:
-                async for chunk in chunks:
-                    keep(sent, chunk, well.door.keep_bytes)
-                await chunks.aclose()
-        told = settled(request, outcome, sent, perf_counter() - request.started_s)
-        for settle in () if dry else well.door.settlers:
-            settle(told)
+        outcome, told = await answered(well, request, dry=dry)
     finally:
         await well.close()
     return request, outcome, told
+
+
+async def answered(well: Well, request: Request, *, dry: bool = False) -> tuple[Outcome, Settled]:
+    """One request from its descent to its settlers; `dry`: without the last step and without them."""
+    steps = well.door.stairs[request.model]
+    outcome = await descend(request, (*steps[:-1], Dry()) if dry else steps, well.door.rule)
+    sent = Sent()
+    if outcome.answer is not None:
+        chunks = outcome.answer.chunks
+        keep(sent, Chunk(outcome.answer.body, outcome.answer.usage, last=chunks is None), well.door.keep_bytes)
+        if chunks is not None:
+            async for chunk in chunks:
+                keep(sent, chunk, well.door.keep_bytes)
+            await chunks.aclose()
+    told = settled(request, outcome, sent, perf_counter() - request.started_s)
+    for settle in () if dry else well.door.settlers:
+        settle(told)
+    return outcome, told
 
 
 def print_visits(request: Request, outcome: Outcome, told: Settled) -> None:

@@ -7,7 +7,7 @@ import logging
 import sys
 
 import stepwell
-from stepwell.cli import campaign, demo, explain, ledger, promise, serve, templates
+from stepwell.cli import cache, campaign, demo, explain, ledger, promise, serve, templates
 from stepwell.errors import StepwellError
 
 FAILED = 2
@@ -18,7 +18,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="stepwell", description="Serve generative AI to very many people.")
     parser.add_argument("--version", action="version", version=f"stepwell {stepwell.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, explain, ledger, promise, templates, campaign, demo):
+    for command in (serve, explain, ledger, promise, cache, templates, campaign, demo):
         command.add(commands)
     given = parser.parse_args(words)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)

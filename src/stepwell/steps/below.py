@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from stepwell.cache.admit import Allowance
 from stepwell.cache.coalesce import Flight, Flights
 from stepwell.cache.exact import Exact, Held
 from stepwell.cache.fresh import Terms, Wish, is_outage, lifetime_s, state
@@ -79,10 +80,12 @@ class Below:
         after: Sequence[Settler],
         meaning: Meaning | None = None,
         public: Public | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         """`lease_s`: how long one process may be the only one to ask; `after`: told of what no request pays for."""
-        self.exact, self.worth, self.max_bytes, self.lease_s = exact, worth, max_bytes, lease_s
-        self.after, self.meaning, self.public = after, meaning, public
+        self.exact, self.worth, self.max_bytes = exact, worth, max_bytes
+        self.lease_s = lease_s if exact.tags.shared else 0.0
+        self.after, self.meaning, self.public, self.allowance = after, meaning, public, allowance
         self.flights = Flights(max_bytes)
         self.now_s = exact.memory.clock.now_s
 
@@ -154,8 +157,12 @@ class Below:
             self.account(asked, flight)
 
     def kept(self, asked: Question, flight: Flight, answer: Answer) -> bool:
-        """Keep an answer, unless it is too large or was invalidated while it was made."""
+        """Keep an answer, unless it is too large, was invalidated while it was made, or its caller had too many."""
         if not 0 < len(answer.body) <= self.max_bytes or self.exact.tags.dead(flight.tags, flight.position):
+            return False
+        who = asked.request.caller
+        by = f"{who.tenant}\0{who.principal}".encode()
+        if self.allowance is not None and not self.allowance.take(by, len(answer.body)):
             return False
         terms, now_s = asked.rule.terms, self.now_s()
         row = AnswerRow(
@@ -171,7 +178,7 @@ class Below:
             position=flight.position,
             seconds=perf_counter() - flight.began_s,
         )
-        held = self.exact.keep(asked.exact, asked.scope, row, terms, flight.fence)
+        held = self.exact.keep(asked.exact, asked.scope, row, terms, flight.fence, by=by)
         if self.public is not None:
             self.public.offer(asked.request, row, terms)
         if self.meaning is not None and asked.identity is not None:
