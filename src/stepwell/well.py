@@ -48,7 +48,7 @@ from stepwell.store.memory import Memory
 from stepwell.store.objects import opened
 from stepwell.store.order import lru
 from stepwell.store.sqlite import Sqlite
-from stepwell.types import Caller, Usage
+from stepwell.types import Caller, Settler, Usage
 
 if TYPE_CHECKING:
     from stepwell.meaning import ByMeaning
@@ -116,21 +116,10 @@ def build(config: Config, *, worker: str = "") -> Well:
     rules = {name: rule(name, route, config) for name, route in config.routes.items()}
     exact = kept_answers(config, rules)
     meaning = by_meaning(config, exact, engines, partial(worth, paid), worker)
-    secret = os.environ.get(config.cache.secret_env, "").encode() or DEFAULT_SECRET
-    public = everybodys(exact, rules, secret=secret, quorum=config.cache.public_quorum)
     large = Large({name: [engines[each] for each in route.engines] for name, route in config.routes.items()})
     settlers = (book.record,) if meaning is None else (book.record, meaning.semantic.settle, meaning.audits.settle)
     rules_on = promise_rule if meaning is None else meaning.audits.rule
-    below = Below(
-        exact,
-        partial(worth, paid),
-        max_bytes=config.cache.max_answer_bytes,
-        lease_s=config.cache.lease_s,
-        after=settlers,
-        meaning=None if meaning is None else meaning.semantic,
-        public=public,
-        allowance=allowance(config, exact),
-    )
+    below = below_cache(config, exact, rules, worth=partial(worth, paid), settlers=settlers, meaning=meaning)
     cache = cache_step(below, rules, large, rules_on, meaning)
     steps: tuple[Step, ...] = (*templates(config, partial(worth, paid)), cache, large)
     door = Door(
@@ -144,7 +133,7 @@ def build(config: Config, *, worker: str = "") -> Well:
         metrics=lambda: metrics.text(num_lost=book.num_lost()) + (meaning.metrics() if meaning else b""),
         refused=metrics.refused,
         started_s=int(time()),
-        public=answers.addresses(public, rules, config.cache.public_max_age_s),
+        public=answers.addresses(below.public, rules, config.cache.public_max_age_s),
     )
     return Well(
         door=door,
@@ -154,6 +143,29 @@ def build(config: Config, *, worker: str = "") -> Well:
         below=below,
         book=book,
         meaning=meaning,
+    )
+
+
+def below_cache(
+    config: Config,
+    exact: Exact,
+    rules: Mapping[str, Rule],
+    *,
+    worth: Callable[[str, Usage | None], float],
+    settlers: tuple[Settler, ...],
+    meaning: ByMeaning | None,
+) -> Below:
+    """What outlives a request of the second step."""
+    secret = os.environ.get(config.cache.secret_env, "").encode() or DEFAULT_SECRET
+    return Below(
+        exact,
+        worth,
+        max_bytes=config.cache.max_answer_bytes,
+        lease_s=config.cache.lease_s,
+        after=settlers,
+        meaning=None if meaning is None else meaning.semantic,
+        public=everybodys(exact, rules, secret=secret, quorum=config.cache.public_quorum),
+        allowance=allowance(config, exact),
     )
 
 
