@@ -97,15 +97,14 @@ def measured(folder: Path, rounds: int, seconds: int, *, skip_litellm: bool) -> 
         ]
         if not skip_litellm:
             targets += litellm_targets(stack, folder, up, seconds)
-        proxy = peers.free_port()
-        command = peers.nginx(folder, peers.PROXY.format(port=proxy, up=paced, buffering="off"))
-        proxy_pid = stack.enter_context(started(folder, "frames", command, proxy))
-        costs, frames_us, floor_us = run_rounds(targets, rounds, (pid, ours), (proxy_pid, proxy))
-        print(f"a frame through nginx, buffering off, in the same rounds: {median(floor_us):.2f} us", flush=True)
+        passing = {"ours": (pid, ours), **relays(stack, folder, paced)}
+        costs, frames_us = run_rounds(targets, rounds, passing)
+    for name, cost_us in frames_us.items():
+        print(f"a frame through {name}, in the same rounds: {median(cost_us):.2f} us", flush=True)
     figures["hit_vs_nginx"] = ratio(costs, "hit", "nginx static")
     figures["pass_vs_nginx"] = ratio(costs, "pass", "nginx proxy_pass")
     figures["hit_vs_litellm"] = ratio(costs, "LiteLLM hit", "hit")
-    figures["us_per_frame"] = round(median(frames_us), 2)
+    figures["us_per_frame"] = round(median(frames_us["ours"]), 2)
     return figures
 
 
@@ -129,6 +128,25 @@ def nginx_targets(stack: ExitStack, folder: Path, up: int, seconds: int) -> list
         Target("nginx static", static_pid, f"http://127.0.0.1:{static}/page.json", get, seconds),
         Target("nginx proxy_pass", proxy_pid, f"http://127.0.0.1:{proxy}/v1/chat/completions", post, seconds),
     ]
+
+
+def relays(stack: ExitStack, folder: Path, paced: int) -> dict[str, tuple[int, int]]:
+    """Process and port of what else passes the same frames on: nginx, and the least that can, in C and in Python."""
+    ports = [peers.free_port() for _ in range(3)]
+    commands = {
+        "nginx, buffering off": lambda: peers.nginx(
+            folder, peers.PROXY.format(port=ports[0], up=paced, buffering="off")
+        ),
+        "a bare relay in C": lambda: peers.relay(folder, ports[1], paced),
+        "a bare relay on uvloop": lambda: [sys.executable, "-m", "bench.relay", str(ports[2]), str(paced)],
+    }
+    found = {}
+    for (name, command), port in zip(commands.items(), ports, strict=True):
+        try:
+            found[name] = (stack.enter_context(started(folder, name.replace(" ", "-"), command(), port)), port)
+        except peers.PeerError as error:
+            print(f"{name} could not be measured: {error}", flush=True)
+    return found
 
 
 def litellm_targets(stack: ExitStack, folder: Path, up: int, seconds: int) -> list[Target]:
@@ -160,13 +178,13 @@ def check_hit(port: int) -> None:
 
 
 def run_rounds(
-    targets: list[Target], rounds: int, ours: tuple[int, int], nginx: tuple[int, int]
-) -> tuple[dict[str, list[float]], list[float], list[float]]:
-    """CPU microseconds a request by server and round; and a frame by round, through us and through nginx."""
+    targets: list[Target], rounds: int, passing: dict[str, tuple[int, int]]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """CPU microseconds a request by server and round; and a frame by what passes it on (process and port) and round."""
     for target in targets:
         load.wrk(target.url, target.lua, connections=CONNECTIONS, seconds=1)
     costs: dict[str, list[float]] = {target.name: [] for target in targets}
-    frames_us, floor_us = [], []
+    frames_us: dict[str, list[float]] = {name: [] for name in passing}
     for number in range(1, rounds + 1):
         told = []
         for target in targets:
@@ -176,11 +194,11 @@ def run_rounds(
             costs[target.name].append(cost_us)
             rate = done.requests / done.seconds
             told.append(f"{target.name} {cost_us:.1f} us ({rate:.0f}/s, p99 {done.p99_ms:.1f} ms)")
-        frames_us.append(frame_cost_us(*ours))
-        floor_us.append(frame_cost_us(*nginx))
-        told.append(f"frame {frames_us[-1]:.2f} us (nginx {floor_us[-1]:.2f})")
+        for name, (pid, port) in passing.items():
+            frames_us[name].append(frame_cost_us(pid, port))
+            told.append(f"frame {name} {frames_us[name][-1]:.2f} us")
         print(f"round {number} of {rounds}: {', '.join(told)}", flush=True)
-    return costs, frames_us, floor_us
+    return costs, frames_us
 
 
 def frame_cost_us(pid: int, port: int) -> float:

@@ -163,6 +163,19 @@ def nginx(folder: Path, inside: str) -> list[str]:
     return [system_package("nginx", "nginx-light"), "-c", str(config), "-p", str(path)]
 
 
+def relay(folder: Path, port: int, up: int) -> list[str]:
+    """The command of a relay in C that does nothing but pass bytes on. Raises PeerError without a compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise PeerError("no C compiler: apt-get install gcc libc6-dev")
+    built = folder / "relay"
+    source = Path(__file__).with_name("relay.c")
+    done = subprocess.run([compiler, "-O2", "-o", str(built), str(source)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PeerError(f"relay.c cannot be compiled: {done.stderr[:300]}")
+    return [str(built), str(port), str(up)]
+
+
 def stepwell(folder: Path, port: int, up: int, paced: int) -> list[str]:
     """The command of Stepwell with keys, ledger, metrics and both stores of the cache."""
     folder.mkdir(exist_ok=True)
