@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from conftest import running
 from servers import PostgresServer, RedisServer
 from stepwell.errors import StoreError
 from stepwell.protocols import Store
-from stepwell.store.redis import Redis
 from stepwell.store.url import store_at
 from store.places import opened
 
@@ -42,6 +42,11 @@ async def error_of(asking: Any) -> str:
     with pytest.raises(StoreError) as caught:
         await asyncio.wait_for(asking, 5)
     return str(caught.value)
+
+
+async def told(server: RedisServer, *command: str) -> None:
+    async with Redis.from_url(server.url) as client:
+        await client.execute_command(*command)
 
 
 async def recovered(store: Store, key: bytes) -> tuple[bytes, float] | None:
@@ -136,9 +141,8 @@ async def test_something_else_at_that_port_is_an_error(scheme: str, reply: bytes
 async def test_a_full_redis_takes_nothing_more_and_still_answers() -> None:
     for server in running(RedisServer):
         store = opened(server.url)
-        assert isinstance(store, Redis)
         await store.put(b"k", b"v", later())
-        await store.client.config_set("maxmemory", "1mb")
+        await told(server, "CONFIG", "SET", "maxmemory", "1mb")
         for _ in range(5):
             assert "refuses" in await error_of(store.put(b"big", b"x" * 1_000_000, later()))
             assert "refuses" in await error_of(store.append(b"log", b"x" * 1_000_000, later()))
@@ -148,13 +152,21 @@ async def test_a_full_redis_takes_nothing_more_and_still_answers() -> None:
         await store.close()
 
 
+async def test_a_connection_that_was_cut_while_idle_costs_nothing(redis_server: RedisServer) -> None:
+    store = opened(redis_server.url)
+    await store.put(b"cut", b"v", later())
+    assert await store.get(b"cut") is not None
+    await told(redis_server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    assert await store.get(b"cut") is not None
+    await store.close()
+
+
 async def test_a_redis_that_forgot_everything_goes_on_above(redis_server: RedisServer) -> None:
     store = opened(redis_server.url)
-    assert isinstance(store, Redis)
     await store.append(b"forgotten", b"one", later())
     (before,) = await store.since(b"forgotten", 0, 9)
     fence = await store.lease(b"forgotten", 60)
-    await store.client.flushall()
+    await told(redis_server, "FLUSHALL")
     await store.append(b"forgotten", b"two", later())
     (after,) = await store.since(b"forgotten", before[0], 9)
     again = await store.lease(b"forgotten", 60)

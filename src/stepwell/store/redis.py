@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from redis.asyncio import Redis as Client
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, ResponseError  # noqa: A004 - the client's own
 
 from stepwell.store.clock import expiry_s, left_s
 from stepwell.store.line import CONNECT_S, Line
@@ -44,6 +45,7 @@ redis.call('XADD', KEYS[1], '*', 'row', ARGV[1], 'until', string.format('%.0f', 
 
 SEQUENCE_BITS = 22
 """A position is a stream's id: milliseconds, then a number among rows of that millisecond."""
+PLACE = "the Redis store"
 WRITE_S = 1.0
 
 Command = tuple[Any, ...]
@@ -58,27 +60,24 @@ class Redis:
 
     def __init__(self, url: str, *, password: str = "", deadline_s: float = 0.05) -> None:
         """Nothing is asked of the server yet; one that is not there costs StoreErrors, not a start."""
-        self.client = Client.from_url(
-            url,
-            password=password or None,
-            socket_connect_timeout=CONNECT_S,
-            socket_timeout=None,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        self.reads: Line[Question, list[Any]] = Line("the Redis store", self.carry, deadline_s)
-        self.writes: Line[Question, list[Any]] = Line("the Redis store", self.carry, max(deadline_s, WRITE_S))
+        settings: dict[str, Any] = {"socket_connect_timeout": CONNECT_S, "socket_timeout": None, "protocol": 2}
+        if password:
+            settings["password"] = password
+        pool = ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), **settings)
+        self.reading: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        self.writing: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        self.reads: Line[Question, list[Any]] = Line(PLACE, self.read, deadline_s)
+        self.writes: Line[Question, list[Any]] = Line(PLACE, partial(carry, self.writing), max(deadline_s, WRITE_S))
 
-    async def carry(self, questions: list[Question]) -> list[list[Any] | Exception]:
-        """Send all commands of all questions at once; the first error among a question's replies is its reply."""
-        asked = [question() for question in questions]
-        async with self.client.pipeline(transaction=False) as pipeline:
-            for commands in asked:
-                for command in commands:
-                    pipeline.execute_command(*command)
-            flat = iter(await pipeline.execute(raise_on_error=False))
-        replies = [[next(flat) for _ in commands] for commands in asked]
-        return [next((each for each in reply if isinstance(each, Exception)), reply) for reply in replies]
+    async def read(self, questions: list[Question]) -> list[list[Any] | Exception]:
+        """Ask; once more on a new connection, where the old one was cut while nobody used it."""
+        used = self.reading.is_connected
+        try:
+            return await carry(self.reading, questions)
+        except ConnectionError:
+            if not used:
+                raise
+            return await carry(self.reading, questions)
 
     async def get(self, key: bytes) -> tuple[bytes, float] | None:
         """Value and expiry by this process's clock, or None."""
@@ -117,7 +116,8 @@ class Redis:
         while True:
             rows: Command = ("XRANGE", named("s", log), stream_id(position + 1), "+", "COUNT", limit)
             now, found = await self.writes.ask(partial(tuple, (("TIME",), rows)))
-            living = [(at(each), fields[b"row"]) for each, fields in found if not over(fields, now)]
+            now_ms = int(now[0]) * 1000 + int(now[1]) // 1000
+            living = [(at(each), row) for each, (_, row, _, until_ms) in found if int(until_ms) > now_ms]
             if living or len(found) < limit:
                 return living
             position = at(found[-1][0])
@@ -126,7 +126,29 @@ class Redis:
         """Give the connections back."""
         await self.reads.close()
         await self.writes.close()
-        await self.client.aclose()
+        await self.reading.disconnect()
+        await self.writing.disconnect()
+
+
+async def carry(connection: AbstractConnection, questions: list[Question]) -> list[list[Any] | Exception]:
+    """Send all commands of all questions at once; the first error among a question's replies is its reply.
+
+    The connection is made when it is needed; whatever breaks off in the middle ends it. Raises RedisError.
+    """
+    asked = [question() for question in questions]
+    commands = [command for part in asked for command in part]
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    told = iter([await reply(connection) for _ in commands])
+    replies = [[next(told) for _ in part] for part in asked]
+    return [next((each for each in part if isinstance(each, Exception)), part) for part in replies]
+
+
+async def reply(connection: AbstractConnection) -> Any:  # noqa: ANN401 - whatever the command returns
+    """The next reply; the server's no is one, too."""
+    try:
+        return await connection.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error
 
 
 def named(kind: str, key: bytes) -> bytes:
@@ -153,8 +175,3 @@ def at(stream_id: bytes) -> int:
 def stream_id(position: int) -> str:
     """The id that stands for a position."""
     return f"{position >> SEQUENCE_BITS}-{position & ((1 << SEQUENCE_BITS) - 1)}"
-
-
-def over(fields: dict[bytes, bytes], now: tuple[int, int]) -> bool:
-    """Say whether a row has expired by the server's clock (seconds, microseconds)."""
-    return int(fields[b"until"]) <= now[0] * 1000 + now[1] // 1000
