@@ -148,7 +148,10 @@ class Cache(Section, frozen=True):
     public_max_age_s: Seconds = 60.0
     """How long a CDN may give a public answer before it looks again."""
     lease_s: Length = 20.0
-    """How long one process may be the only one to ask a question, while the others wait for its answer. 0: all ask."""
+    """With several workers or a store at `url`: how long one process may be the only one to ask a question, while the
+
+    others wait for its answer. 0: all ask.
+    """
 
 
 class Templates(Section, frozen=True):

@@ -16,6 +16,8 @@ from stepwell.types import Caller, Kind, Request
 
 CALLER = Caller("acme", "anna")
 ASK: dict[str, Any] = {"model": "well", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
+
+
 def request(caller: Caller = CALLER, kind: Kind = "chat", id: str = "1", **fields: Any) -> Request:  # noqa: A002
     return openai.parse(kind, json.dumps({**ASK, **fields}).encode(), id=id, caller=caller, started_s=0.0)
 

@@ -155,7 +155,9 @@ def test_equal_questions_in_flight_are_asked_once(serve: Start, upstream: Upstre
     assert sum(b"fwd=miss; collapsed" in one for one in told) == 19
 
 
-def test_equal_questions_share_the_error_and_a_leader_who_leaves_is_not_asked_for_again(serve: Start, upstream: Upstream) -> None:
+def test_equal_questions_share_the_error_and_a_leader_who_leaves_is_not_asked_for_again(
+    serve: Start, upstream: Upstream
+) -> None:
     async def slow(head: bytes, body: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.4)
         await json_reply(OK if b'"hi"' in body else b"{}", "200 OK" if b'"hi"' in body else "400 No")(

@@ -61,6 +61,7 @@ class Flight:
         "forms",
         "live",
         "num_wanting",
+        "num_whole",
         "outcome",
         "over",
         "paid",
@@ -80,7 +81,7 @@ class Flight:
         self.fence = 0
         self.began_s = perf_counter()
         self.drive: Drive | None = None
-        self.num_wanting = 0
+        self.num_wanting = self.num_whole = 0
         self.outcome: Outcome | None = None
         """What came from below, as soon as it begins to answer."""
         self.live: Live | None = None
@@ -123,18 +124,20 @@ class Flight:
 
     async def ended(self) -> None:
         """Wait until the flight is over, or its answer too large to be kept for those who want it whole."""
-        live = self.live
-        if live is None:
-            while not self.over:
-                await waiting(self.ends)
-            return
-        live.reading += 1
+        self.num_whole += 1
         try:
-            live.unpark()
+            self.hurry()
             while not self.over and self.shareable:
                 await waiting(self.ends)
         finally:
-            live.reading -= 1
+            self.num_whole -= 1
+            self.hurry()
+
+    def hurry(self) -> None:
+        """Let the source wait for no reader while somebody wants the whole."""
+        if self.live is not None:
+            self.live.hurried = self.num_whole > 0
+            self.live.unpark()
 
     @property
     def shareable(self) -> bool:
@@ -167,6 +170,7 @@ class Flight:
     async def streamed(self, answer: Answer) -> None:
         """Pass a stream on to everybody."""
         self.live = live = Live(self.flights.limit_bytes, self.ends)
+        live.hurried = self.num_whole > 0
         live.add(Chunk(answer.body, answer.usage))
         wake(self.waiting)
         await live.fill(answer.chunks)

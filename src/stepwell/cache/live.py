@@ -29,6 +29,7 @@ class Live:
         "ends",
         "error",
         "furthest_bytes",
+        "hurried",
         "kept_bytes",
         "large",
         "limit_bytes",
@@ -36,7 +37,6 @@ class Live:
         "num_gone",
         "over",
         "parked",
-        "reading",
         "usage",
         "waiting",
     )
@@ -57,8 +57,8 @@ class Live:
         self.error: Exception | None = None
         self.waiting: list[Baton] = []
         self.parked: Baton | None = None
-        self.reading = 0
-        """How many read along without looking: for them the source never waits."""
+        self.hurried = False
+        """True while somebody waits for the whole: then the source waits for no reader, up to the limit."""
 
     async def fill(self, source: Chunks) -> None:
         """Read a source to its end mark. Raises what it raises, or EngineBadReply where there is no end mark."""
@@ -67,7 +67,7 @@ class Live:
                 self.add(chunk)
                 if chunk.last:
                     return
-                while self.at_bytes - self.furthest_bytes > AHEAD_BYTES and (self.large or not self.reading):
+                while self.at_bytes - self.furthest_bytes > AHEAD_BYTES and (self.large or not self.hurried):
                     self.parked = Baton(self.loop)
                     await self.parked
             raise EngineBadReply("the stream ended before its end mark")

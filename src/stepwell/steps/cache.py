@@ -158,10 +158,11 @@ class Cache:
         flight.want()
         reading = False
         try:
-            await flight.begun()
-            if flight.live is not None and request.stream and flight.shareable:
-                reading = True
-                return await along(flight)
+            if request.stream:
+                await flight.begun()
+                if flight.live is not None and flight.shareable:
+                    reading = True
+                    return await along(flight)
             await flight.ended()
         finally:
             if not reading:
