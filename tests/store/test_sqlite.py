@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sqlite3
 import time
@@ -117,30 +116,132 @@ async def test_pages_damaged_in_the_middle_are_misses_or_a_new_file_never_wrong_
     await again.close()
 
 
-async def test_a_file_that_takes_nothing_more_costs_only_the_new_values(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+async def test_a_file_that_others_lock_costs_only_the_new_values(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "cache.db"
+    monkeypatch.setattr("stepwell.store.sqlite_file.PATIENCE_S", 0.2)
+    monkeypatch.setattr("stepwell.store.sqlite.PATIENCE_S", 0.1)
     store = opened(path)
     await store.put(b"old", b"v", LATER)
     await written(store)
-    with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as blocker, caplog.at_level(logging.WARNING):
-        blocker.execute("PRAGMA max_page_count")
+    with closing(sqlite3.connect(path, timeout=0.1, isolation_level=None)) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         await store.put(b"new", b"v", LATER)
+        await store.append(b"log", b"row", LATER)
+        with pytest.raises(StoreError, match=r"within 0\.1 s"):
+            await store.lease(b"k", 9)
         await until(lambda: "takes nothing" in caplog.text, 15)
         assert await store.get(b"old") == (b"v", LATER)
         blocker.execute("ROLLBACK")
     await store.put(b"newer", b"v", LATER)
-    await written(store)
+    await until(lambda: not store.waiting and not store.writing)
     assert await store.get(b"newer") == (b"v", LATER)
+    assert [row for _, row in await store.since(b"log", 0, 9)] == [b"row"]
     await store.close()
+
+
+async def test_a_full_disk_costs_the_new_values_and_delays_the_rows_of_logs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(tmp_path / "cache.db")
+    await store.put(b"old", b"v", LATER)
+    fence = await store.lease(b"k", 60)
+    assert fence is not None
+    await written(store)
+    (pages,) = store.database.execute("PRAGMA page_count").fetchone()
+    store.database.execute(f"PRAGMA max_page_count = {pages}")
+    await store.put(b"new", b"x" * 100_000, LATER)
+    await store.append(b"log", b"row" * 10_000, LATER)
+    await until(lambda: "full" in caplog.text)
+    with pytest.raises(StoreError, match="full"):
+        await store.put(b"k", b"x" * 100_000, LATER, fence)
+    assert await store.get(b"new") is None
+    assert await store.get(b"old") == (b"v", LATER)
+    store.database.execute("PRAGMA max_page_count = 100000")
+    await written(store)
+    assert [row for _, row in await store.since(b"log", 0, 9)] == [b"row" * 10_000]
+    await store.put(b"k", b"v", LATER, fence)
+    assert await store.get(b"k") == (b"v", LATER)
+    await store.close()
+
+
+async def test_rows_that_wait_for_a_disk_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepwell.store.sqlite.MAX_WAITING_BYTES", 50_000)
+    store = opened(tmp_path / "cache.db", flush_ms=60_000)
+    for number in range(60):
+        await store.put(b"%d" % number, b"x" * 1000, LATER)
+    assert store.waiting.num_bytes == 50_000
+    with pytest.raises(StoreError, match="no more rows can wait"):
+        await store.append(b"log", b"x" * 1000, LATER)
+    await store.close()
+
+
+async def test_a_file_that_is_taken_away_is_begun_anew_and_goes_on_above(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    store, other = opened(path), opened(path)
+    await store.append(b"log", b"one", LATER)
+    fence = await store.lease(b"k", 60)
+    await written(store)
+    (before,) = await store.since(b"log", 0, 9)
+    for name in ("cache.db", "cache.db-wal", "cache.db-shm"):
+        os.unlink(tmp_path / name)  # noqa: PTH108 - as an operator would
+    for each in (store, other):
+        await each.append(b"log", b"two", LATER)
+        await written(each)
+    for each in (store, other):
+        assert [row for _, row in await each.since(b"log", before[0], 9)] == [b"two"] * 2
+    again = await other.lease(b"k", 60)
+    assert fence is not None
+    assert again is not None
+    assert again > fence
+    await store.put(b"k", b"old", LATER, fence)
+    assert await other.get(b"k") is None
+    await store.close()
+    await other.close()
+
+
+async def test_damage_that_a_read_finds_is_repaired_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "cache.db"
+    store = opened(path)
+    for number in range(3000):
+        await store.put(b"%d" % number, os.urandom(500), LATER)
+    await store.close()
+    store = opened(path)
+    damage(path)
+    errors = []
+    for number in range(3000):
+        try:
+            await store.get(b"%d" % number)
+        except StoreError as error:
+            errors.append(str(error))
+    assert "cannot be read" in errors[0]
+    await until(lambda: not store.suspect)
+    await store.put(b"new", b"v", LATER)
+    await written(store)
+    assert await store.get(b"new") == (b"v", LATER)
+    assert (tmp_path / "cache.db.damaged").exists()
+    await store.close()
+
+
+async def test_an_order_after_the_end_is_refused(tmp_path: Path) -> None:
+    store = opened(tmp_path / "cache.db")
+    await store.close()
+    with pytest.raises(StoreError, match="is closed"):
+        await store.lease(b"k", 1)
 
 
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"choose another cache\.path"):
         opened(tmp_path / "file" / "cache.db")
+
+
+def damage(path: Path) -> None:
+    with path.open("r+b") as file:
+        for page in range(2, path.stat().st_size // 4096):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
 
 
 async def written(store: Sqlite) -> None:
