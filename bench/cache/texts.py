@@ -43,7 +43,7 @@ SETS: Mapping[str, Callable[[], list[tuple[str, str]]]] = {"banking": banking, "
 @cache
 def vectors(name: str) -> Vectors:
     """Vectors of a set's texts, in its order, by the embedder that ships; kept in .work/ for the next run."""
-    embedder = MiniLm(None, WORK)
+    embedder = MiniLm(None, WORK)  # which makes the folder, too
     file = WORK / f"{name}-{embedder.name.replace('/', '-')}.npy"
     if not file.exists():
         made = np.concatenate([embedder.encode([text]) for text, _ in SETS[name]()])

@@ -195,8 +195,8 @@ class Semantic(Section, frozen=True):
     """A question that is not embedded by then goes on as a miss."""
     converted: str = "stepwell-data/minilm"
     """minilm: a folder for the weights in the form that is run, made once."""
-    snapshot: str = "stepwell-data/index"
-    """A folder for the index of each worker, so that it starts quickly; empty: always read from the store."""
+    snapshot: str = ""
+    """A folder for the index of each worker, where the store is far; empty: read anew from the store at each start."""
 
 
 class Promise(Section, frozen=True):

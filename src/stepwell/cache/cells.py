@@ -33,17 +33,17 @@ class Cells:
 
     __slots__ = ("centres", "flats", "num_at_first", "num_dimensions", "numbers", "places")
 
-    def __init__(self, numbers: Numbers, codes: Codes, centres: Codes, places: NDArray[np.uint16]) -> None:
-        """Numbers ascend; `places` has the cell of each key, `centres` a row for each cell."""
+    def __init__(self, numbers: Numbers, codes: Codes, centres: Codes, sizes: NDArray[np.int64]) -> None:
+        """Keys stand cell by cell, their numbers ascending in each; `sizes` has how many keys each cell has."""
         self.num_dimensions, self.num_at_first = codes.shape[1], len(numbers)
         self.centres = Flat(self.num_dimensions)
         self.centres.add(np.arange(len(centres)), centres)
         self.flats = [Flat(self.num_dimensions) for _ in centres]
-        order = np.argsort(places, kind="stable")
-        ends = np.searchsorted(places[order], np.arange(len(centres) + 1))
-        for flat, (start, end) in zip(self.flats, pairwise(ends.tolist()), strict=True):
-            flat.add(numbers[order[start:end]], codes[order[start:end]])
-        self.numbers, self.places = array("q", numbers.tobytes()), array("H", places.tobytes())
+        ends = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+        for flat, (start, end) in zip(self.flats, pairwise(ends), strict=True):
+            flat.add(numbers[start:end], codes[start:end])
+        places, order = np.repeat(np.arange(len(centres), dtype=np.uint16), sizes), np.argsort(numbers)
+        self.numbers, self.places = array("q", numbers[order].tobytes()), array("H", places[order].tobytes())
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -106,7 +106,8 @@ def split(numbers: Numbers, codes: Codes) -> Cells:
     centres = packed_all(learned(codes, num_cells))
     places = [nearest_of(unpacked(centres), unpacked(codes[each])) for each in slices(len(codes))]
     filled, cells = np.unique(np.concatenate(places), return_inverse=True)
-    return Cells(numbers, codes, centres[filled], cells.astype(np.uint16))
+    order = np.argsort(cells, kind="stable")
+    return Cells(numbers[order], codes[order], centres[filled], np.bincount(cells))
 
 
 def learned(codes: Codes, num_cells: int) -> Vector:

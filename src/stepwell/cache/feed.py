@@ -32,6 +32,8 @@ class Feed:
         self.position = 0
         self.last = b""
         """The row at that position."""
+        self.saved = 0
+        """The position of the last snapshot."""
         self.num_refused = 0
         self.begun = False
         self.turn = asyncio.Lock()
@@ -90,8 +92,9 @@ class Feed:
 
     async def save(self) -> None:
         """Keep the index for the next start, where there is a place and something new; a full disk costs only that."""
-        if self.file is None or not self.last:
+        if self.file is None or not self.last or self.position == self.saved:
             return
+        self.saved = self.position
         found = snapshot.taken(self.index, self.position, sha256(self.last).digest())
         try:
             await asyncio.to_thread(snapshot.save, self.file, found)

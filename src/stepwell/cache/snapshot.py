@@ -27,14 +27,14 @@ DIGEST_BYTES = 32
 
 
 class Part(Struct, frozen=True):
-    """One partition: numbers int64, codes int8; and for one in cells their centres int8, each key's cell uint16."""
+    """One partition: numbers int64, codes int8. Where there are cells they stand cell by cell; centres are int8."""
 
     name: bytes
     num_dimensions: int
     numbers: bytes
     codes: bytes
+    sizes: list[int] = []
     centres: bytes = b""
-    places: bytes = b""
 
 
 class Snapshot(Struct, frozen=True):
@@ -59,10 +59,16 @@ def taken(index: Index, position: int, row: bytes) -> Snapshot:
 
 def part_of(name: bytes, part: Flat | Cells) -> Part:
     """A copy of one partition."""
-    numbers, codes = (each.tobytes() for each in part.above(-1))
     if isinstance(part, Flat):
-        return Part(name, part.num_dimensions, numbers, codes)
-    return Part(name, part.num_dimensions, numbers, codes, bytes(part.centres.codes), part.places.tobytes())
+        return Part(name, part.num_dimensions, part.numbers.tobytes(), bytes(part.codes))
+    return Part(
+        name,
+        part.num_dimensions,
+        b"".join(flat.numbers for flat in part.flats),
+        b"".join(flat.codes for flat in part.flats),
+        [len(flat) for flat in part.flats],
+        bytes(part.centres.codes),
+    )
 
 
 def index_of(snapshot: Snapshot) -> Index:
@@ -82,7 +88,7 @@ def filled(part: Part) -> Flat | Cells:
     codes = np.frombuffer(part.codes, np.int8).reshape(len(numbers), part.num_dimensions)
     if part.centres:
         centres = np.frombuffer(part.centres, np.int8).reshape(-1, part.num_dimensions)
-        return Cells(numbers, codes, centres, np.frombuffer(part.places, np.uint16))
+        return Cells(numbers, codes, centres, np.array(part.sizes))
     flat = Flat(part.num_dimensions)
     flat.add(numbers, codes)
     return flat
