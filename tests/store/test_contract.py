@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stepwell.drive import Drive
 from stepwell.protocols import Store
@@ -250,6 +252,78 @@ async def test_no_row_appears_in_front_of_one_that_was_read(place: Place, key: b
         assert own == [b"%d %d" % (name, number) for number in range(60)]
     for store in {id(store): store for store in (*writers, reader)}.values():
         await store.close()
+
+
+# --- all of it
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("put"), st.integers(0, 3), st.binary(max_size=9)),
+    st.tuples(st.just("put over"), st.integers(0, 3), st.binary(max_size=9)),
+    st.tuples(st.sampled_from(["get", "drop", "lease", "short lease", "release"]), st.integers(0, 3), st.none()),
+    st.tuples(st.just("put fenced"), st.integers(0, 3), st.integers(0, 9)),
+    st.tuples(st.just("append"), st.integers(0, 1), st.binary(max_size=9)),
+    st.tuples(st.just("append over"), st.integers(0, 1), st.binary(max_size=9)),
+)
+
+
+class Model:
+    """What a store does, in a few dictionaries."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.mark = store, token_bytes(8)
+        self.values: dict[bytes, bytes] = {}
+        self.fences: dict[bytes, list[int]] = {}
+        self.held: set[bytes] = set()
+        self.logs: dict[bytes, list[bytes]] = {}
+
+    async def do(self, what: str, key: bytes, more: Any) -> None:
+        over = what.endswith("over")
+        expires_s = later(-5 if over else HOUR_S)
+        if what.startswith("append"):
+            await self.store.append(key, more, expires_s)
+            self.logs.setdefault(key, []).extend([] if over else [more])
+        elif what in ("put", "put over"):
+            await self.store.put(key, more, expires_s)
+            self.values |= {key: more}
+        elif what in ("lease", "short lease"):
+            await self.lease(key, short=what == "short lease")
+        elif key in self.fences:
+            await self.end_or_put(what, key, more)
+        if what == "drop":
+            await self.store.drop(key)
+        if what in ("drop", "put over"):
+            self.values.pop(key, None)
+
+    async def lease(self, key: bytes, *, short: bool) -> None:
+        fence = await self.store.lease(key, 0.001 if short else 60)
+        assert (fence is None) == (key in self.held)
+        if fence is not None:
+            assert fence > max(self.fences.setdefault(key, [0]))
+            self.fences[key].append(fence)
+            self.held |= set() if short else {key}
+            await asyncio.sleep(0.003)
+
+    async def end_or_put(self, what: str, key: bytes, more: int) -> None:
+        fences = self.fences[key]
+        if what == "release":
+            await self.store.release(key, fences[-1])
+            self.held.discard(key)
+        elif what == "put fenced":
+            fence = fences[more % len(fences)] or 1
+            await self.store.put(key, b"by %d" % fence, later(), fence)
+            self.values |= {key: b"by %d" % fence} if fence == fences[-1] else {}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=st.lists(OPERATIONS, max_size=30))
+async def test_any_sequence_does_what_a_few_dictionaries_would(store: Store, operations: list[Any]) -> None:
+    model = Model(store)
+    for what, number, more in operations:
+        key = model.mark + b"%d" % number
+        await model.do(what, key, more)
+        assert await value(store, key) == model.values.get(key)
+    for log, rows in model.logs.items():
+        assert [row for _, row in await logged(store, log, len(rows))] == rows
 
 
 # --- how it is asked
