@@ -21,7 +21,7 @@ from stepwell.cache.features import NUM_NEIGHBOURS, VERSION, Near, Vector
 from stepwell.cache.feed import Feed
 from stepwell.cache.key import Identity
 from stepwell.cache.keys import Key
-from stepwell.cache.rows import KEYS, AnswerRow, KeyAdded, encode
+from stepwell.cache.rows import KEYS, AnswerRow, KeyAdded, encode, tag_of
 from stepwell.cache.slots import blank, refill
 from stepwell.cache.spaces import Spaces
 from stepwell.cache.wordings import Wordings
@@ -49,7 +49,7 @@ class Semantic:
     def __init__(self, embedder: Embedder, exact: Exact, feed: Feed, *, deadline_s: float) -> None:
         self.embedder, self.exact, self.feed, self.deadline_s = embedder, exact, feed, deadline_s
         self.spaces = Spaces()
-        self.wordings = Wordings(embedder.name)
+        self.wordings = Wordings(tag_of(embedder.name))
         self.facts_of = lru_cache(MOST_FACTS)(facts)
         self.offered: dict[str, bytes] = {}
         """Exact digest by id of each request that was offered an answer and is not over."""

@@ -32,7 +32,7 @@ class Waiting(Struct):
 
 
 class Wordings:
-    """Wordings by exact digest. `embedder` is the name under which their vectors can be compared."""
+    """Wordings by exact digest. `embedder` stands for the one that made their vectors: see `rows.tag_of`."""
 
     def __init__(self, embedder: str) -> None:
         self.embedder = tag_of(embedder)
