@@ -23,6 +23,7 @@ Key = Callable[[], Awaitable[str]]
 """Gives the bearer key of the moment; it may have to be fetched."""
 
 OK = 200
+NO_EVENTS = openai.Events()
 OUR_KEY_REFUSED = (401, 403)
 TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 LONGEST_WAIT_S = 5.0
@@ -109,7 +110,7 @@ class Generation:
     def __init__(self, engine: Http, request: Request) -> None:
         self.engine, self.request = engine, request
         self.reply: Reply | None = None
-        self.events = openai.Events()
+        self.events = NO_EVENTS
         self.ready: deque[Chunk] = deque()
         self.begun = False
         self.take: Take | None = None
@@ -177,13 +178,12 @@ class Generation:
     async def tried(self) -> Chunk:
         """One try: send, check the status, read the first chunk."""
         engine, request = self.engine, self.request
-        self.events = openai.Events()
         reply = await engine.pool.ask(await engine.written(request))
         if reply.status != OK:
             raise refusal(reply, await reply.body())
         if not request.stream:
             return openai.whole(await reply.body())
-        self.reply = reply
+        self.reply, self.events = reply, openai.Events()
         try:
             while not self.ready:
                 if reply.wire.quiet():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from time import time
 
 from stepwell.types import Answer, Visit
@@ -23,10 +24,13 @@ def lines(visits: tuple[Visit, ...], answer: Answer | None) -> bytes:
 
 def status(visits: tuple[Visit, ...], ttl_s: float) -> bytes:
     """The last word of the cache counts: where everything below failed, it may have had another one."""
-    said = [visit for visit in visits if visit.step == "cache"]
-    if not said:
+    for visit in reversed(visits):
+        if visit.step == "cache":
+            break
+    else:
         return NAME + b"; fwd=bypass"
-    visit = said[-1]
+    if visit.reason == "hit":  # most are, and nothing more is to be said of them
+        return b"stepwell; hit; ttl=%d" % ttl_s
     how, _, detail = visit.reason.partition(": ")
     if how == "collapsed":
         return NAME + b"; fwd=miss; collapsed"
@@ -38,6 +42,7 @@ def status(visits: tuple[Visit, ...], ttl_s: float) -> bytes:
     return b"%b; fwd=%b%b" % (NAME, how.encode() if how in FORWARDED else b"miss", told_as(detail))
 
 
+@lru_cache(maxsize=128)
 def told_as(detail: str) -> bytes:
     """The parameter `detail`."""
     if not detail:

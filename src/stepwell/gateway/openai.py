@@ -112,7 +112,7 @@ def canonical(fields: dict[str, Any]) -> bytes:
     Raises BadRequest where a sampling number is none, for they decide about the cache.
     """
     kept = {name: value for name, value in fields.items() if value is not None and name not in OUTSIDE}
-    for name in DEFAULTS.keys() & kept.keys():
+    for name in [name for name in kept if name in DEFAULTS]:
         if name in NUMBERS:
             kept[name] = number(name, kept[name])
         if kept[name] == DEFAULTS[name] and isinstance(kept[name], bool) == isinstance(DEFAULTS[name], bool):
