@@ -97,8 +97,9 @@ class Book:
         wait_s = self.flush_s
         while self.settled or self.entries:
             await self.pause(wait_s)
-            wait_s = self.flush_s if await self.write() else RETRY_S
-            if self.closing.is_set():
+            written = await self.write()
+            wait_s = self.flush_s if written else RETRY_S
+            if self.closing.is_set() and not written:
                 break
         self.writing = None
 
