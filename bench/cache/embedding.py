@@ -30,7 +30,7 @@ from stepwell.engines.linear import Array, Linear, int8, plain
 from stepwell.engines.onnx_file import CONTRIB, Graph
 
 NUM_TIMED, NUM_ROUNDS = 60, 5
-NUM_TEXTS, NUM_ORDERS = 4000, 3
+NUM_TEXTS, NUM_ORDERS = 3000, 3
 ERRORS = (0.01, 0.02, 0.05)
 THRESHOLDS = np.arange(0.66, 0.96, 0.01)
 BLOCK = 128

@@ -194,6 +194,12 @@ def test_what_is_no_model_is_said(tmp_path: Path, kept: Path, files: dict[str, b
         MiniLm(tmp_path, kept)
 
 
+def test_a_folder_that_takes_no_model_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        MiniLm(None, tmp_path / "file" / "kept")
+
+
 @pytest.mark.parametrize("max_tokens", [0, 2, 513])
 def test_a_limit_of_tokens_that_cannot_be_is_said(kept: Path, max_tokens: int) -> None:
     with pytest.raises(ConfigError, match="max_tokens"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Mapping
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
@@ -123,16 +124,20 @@ def normal(graph: Graph, weights: Weights, name: str, given: str) -> str:
 def converted(folder: Path, kept: Path, precision: str) -> tuple[bytes, str]:
     """The model of the weights in `folder`, and a digest of weights, tokenizer and recipe. It is kept below `kept`.
 
-    Workers that start together make it once. Raises ConfigError, OSError where `kept` cannot be written.
+    Workers that start together make it once. Raises ConfigError.
     """
     digest = digest_of(folder, precision)
     file = kept / f"{MODEL}-{precision}-{digest}.onnx"
     made = sealed(file)
-    if made is None:
+    if made is not None:
+        return made, digest
+    try:
         kept.mkdir(parents=True, exist_ok=True)
         with alone(file):
-            made = sealed(file) or convert(folder, file, precision)
-    return made, digest
+            return sealed(file) or convert(folder, file, precision), digest
+    except (OSError, sqlite3.Error) as error:
+        what = f"the converted model cannot be written ({error}); name a folder that can"
+        raise ConfigError(what, file=str(kept), field="semantic.converted") from error
 
 
 def digest_of(folder: Path, precision: str) -> str:
