@@ -68,7 +68,8 @@ class Semantic:
         if isinstance(told, str):
             self.wordings.asked(identity, vector, b"")
             return Defer(told)
-        self.wordings.asked(identity, vector, found[1].answer if found else b"")
+        same = found is not None and told.evidence.kind == "semantic"  # with other values put in, it is another answer
+        self.wordings.asked(identity, vector, found[1].answer if found and same else b"")
         self.offered[request.id] = identity.exact
         return told
 
@@ -107,20 +108,14 @@ class Semantic:
 
     async def proposal(self, request: Request, identity: Identity, chosen: Chosen, key: Key) -> Proposal | str:
         """The candidate's answer with its evidence; or why it is none."""
-        if chosen.vetoes and not chosen.slots:
-            return f"meaning: differs in {' '.join(chosen.vetoes)}"
         try:
             row, _ = await self.exact.named(key.answer, identity.partition)
         except StoreError:
             return "meaning: store-unavailable"
         if row is None or row.stale_s <= time():
             return "meaning: what is near has no answer any more"
-        body: bytes | None = row.body
-        form: Form = row.form
-        if chosen.slots:
-            body, form = filled(row, key.text, identity.text, request), "json"
-        if body is None:
-            return f"meaning: differs in {' '.join(chosen.slots)}, which cannot be put in"
+        refilled = filled(row, key.text, identity.text, request) if chosen.slots else None
+        body, form = (row.body, row.form) if refilled is None else (refilled, "json")
         wants: Form = "events" if request.stream else "json"
         body = in_form(body, form, wants, request.kind, include_usage=request.include_usage)
         case = Case(
@@ -131,9 +126,11 @@ class Semantic:
             answer=key.answer,
             principal=identity.principal,
         )
-        kind: Literal["semantic", "slot_fill"] = "slot_fill" if chosen.slots else "semantic"
-        evidence = Evidence(kind, f"hit: {kind}", chosen.features, case)
-        return Proposal(msgspec.structs.replace(answer_of(row), form=wants, body=body), evidence)
+        answer = msgspec.structs.replace(answer_of(row), form=wants, body=body)
+        if chosen.vetoes and refilled is None:  # only for the judge: the wording may still be one more of this answer
+            return Proposal(answer, Evidence("semantic", objection(chosen), (), case))
+        kind: Literal["semantic", "slot_fill"] = "semantic" if refilled is None else "slot_fill"
+        return Proposal(answer, Evidence(kind, f"hit: {kind}", chosen.features, case))
 
     # --- afterwards
 
@@ -192,3 +189,10 @@ def filled(row: AnswerRow, kept: str, asked: str, request: Request) -> bytes | N
     slotted = None if text is None else blank(kept, text)
     refilled = None if slotted is None else refill(slotted, asked)
     return None if refilled is None else with_text(row.body, row.form, request.kind, refilled)
+
+
+def objection(chosen: Chosen) -> str:
+    """Why the guard holds a candidate back; `stepwell templates coverage` counts what lacks only blanks."""
+    if chosen.slots:
+        return f"meaning: no blanks for {'+'.join(sorted(set(chosen.slots)))}"
+    return f"meaning: differs in {' '.join(chosen.vetoes)}"

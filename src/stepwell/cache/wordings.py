@@ -72,7 +72,7 @@ class Wordings:
         return KeyAdded(
             exact=exact,
             partition=one.identity.partition,
-            answer=one.candidate if one.right else one.fresh,
+            answer=one.candidate if one.right and one.candidate else one.fresh,
             text=one.identity.text,
             vector=packed(one.vector).tobytes(),
             embedder=self.embedder,

@@ -66,7 +66,13 @@ class Audits:
     # --- on the path of requests
 
     def rule(self, step: str, proposal: Proposal) -> Ruling:
-        """What the promise says; each kind of uncertain evidence is weighed by its own experience."""
+        """What the promise says; each kind of uncertain evidence is weighed by its own experience.
+
+        What comes without features is not meant to be served: only the judge shall see it.
+        """
+        evidence = proposal.evidence
+        if evidence.case is not None and not evidence.features:
+            return Ruling("refuse", evidence.detail, 0.0)
         return self.promise.rule(family(step, proposal), proposal)
 
     def settle(self, settled: Settled) -> None:

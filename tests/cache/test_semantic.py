@@ -1,0 +1,141 @@
+"""From a question to a proposal by meaning, on a real store and index; only the vectors are made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from time import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from steps.asked import asked, chat
+from stepwell.cache.exact import Exact, name_of
+from stepwell.cache.feed import Feed
+from stepwell.cache.key import Identity
+from stepwell.cache.rows import KEYS, AnswerRow, KeyAdded, encode
+from stepwell.cache.semantic import Semantic
+from stepwell.cache.tags import Tags
+from stepwell.cache.vectors import packed
+from stepwell.store.memory import Memory
+from stepwell.store.memory_store import MemoryStore
+from stepwell.types import Defer, Proposal
+
+PARTITION = b"p" * 32
+
+
+class Letters:
+    """Counts letters: texts that share most of them are near."""
+
+    name = "letters"
+    num_dimensions = 64
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        found = np.zeros((len(texts), 64), np.float32)
+        for row, text in enumerate(texts):
+            for one in text.lower():
+                found[row, ord(one) % 64] += 1
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+
+
+@pytest.fixture
+async def semantic() -> AsyncIterator[Semantic]:
+    store = MemoryStore(1 << 20)
+    exact = Exact(Memory(1 << 20), store, Tags(store, keep_s=60, shared=False))
+    yield Semantic(Letters(), exact, Feed(store), deadline_s=5)
+    await exact.close()
+
+
+async def know(semantic: Semantic, question: str, answer: str) -> bytes:
+    """Keep an answer and one wording of its question."""
+    row = AnswerRow(PARTITION, "json", chat(answer), None, "e", 0.0, time(), time() + 60)
+    await semantic.exact.store.put(b"a" + name_of(row), encode(row), time() + 60)  # type: ignore[union-attr]
+    (vector,) = await semantic.embedder.embed([question])
+    key = KeyAdded(
+        question.encode(),
+        PARTITION,
+        name_of(row),
+        question,
+        packed(vector).tobytes(),
+        semantic.wordings.embedder,
+        b"w",
+        time() + 60,
+    )
+    await semantic.exact.store.append(KEYS, encode(key), time() + 60)  # type: ignore[union-attr]
+    await semantic.feed.follow()
+    return name_of(row)
+
+
+async def ask(semantic: Semantic, question: str) -> Proposal | Defer:
+    return await semantic.propose(asked(id=question), Identity(question.encode(), PARTITION, question, b"w"))
+
+
+def text(proposal: Proposal) -> str:
+    return str(json.loads(proposal.answer.body)["choices"][0]["message"]["content"])
+
+
+async def test_other_words_are_proposed_with_features(semantic: Semantic) -> None:
+    await know(semantic, "How do I activate my card?", "Tap on it.")
+    found = await ask(semantic, "How can I activate my cards?")
+    assert isinstance(found, Proposal)
+    assert found.evidence.kind == "semantic"
+    assert found.evidence.features
+    assert text(found) == "Tap on it."
+
+
+async def test_what_the_guard_objects_to_is_proposed_to_the_judge_alone(semantic: Semantic) -> None:
+    answer = await know(semantic, "How do I activate my card?", "Tap on it.")
+    found = await ask(semantic, "How do I deactivate my card?")
+    assert isinstance(found, Proposal)
+    assert found.evidence.features == ()
+    assert found.evidence.detail == "meaning: differs in direction swap"
+    assert found.evidence.case is not None
+    assert found.evidence.case.answer == answer
+
+
+async def test_other_values_are_put_in(semantic: Semantic) -> None:
+    await know(semantic, "Send 20 euros to Anna on Monday?", "Choose Anna, type 20 euros and pick Monday.")
+    found = await ask(semantic, "Send 35 euros to Bob on Friday?")
+    assert isinstance(found, Proposal)
+    assert found.evidence.kind == "slot_fill"
+    assert found.evidence.features
+    assert text(found) == "Choose Bob, type 35 euros and pick Friday."
+
+
+async def test_a_wording_with_other_values_never_becomes_a_key_of_the_answer_without_them(semantic: Semantic) -> None:
+    answer = await know(semantic, "Send 20 euros to Anna on Monday?", "Choose Anna, type 20 euros and pick Monday.")
+    question = "Send 35 euros to Bob on Friday?"
+    found = await ask(semantic, question)
+    assert isinstance(found, Proposal)
+    assert found.evidence.case is not None
+    added = [
+        semantic.wordings.judged(question.encode(), right=True),
+        semantic.wordings.answered(question.encode(), b"f" * 32, 5.0),
+    ]
+    assert [row.answer for row in added if row is not None] == [b"f" * 32]
+    assert answer != b"f" * 32
+
+
+async def test_values_that_cannot_be_put_in_are_told_for_coverage(semantic: Semantic) -> None:
+    await know(semantic, "What is 5 plus 7?", "5 plus 7 is 12.")
+    found = await ask(semantic, "What is 6 plus 7?")
+    assert isinstance(found, Proposal)
+    assert found.evidence.features == ()
+    assert found.evidence.detail == "meaning: no blanks for number"
+
+
+async def test_an_embedder_that_hangs_is_a_miss(semantic: Semantic, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_texts: Sequence[str]) -> NDArray[np.float32]:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    await know(semantic, "How do I activate my card?", "Tap on it.")
+    monkeypatch.setattr(semantic.embedder, "embed", hang)
+    semantic.deadline_s = 0.01
+    assert isinstance(await ask(semantic, "How can I activate my card?"), Defer)
+    assert semantic.num_late == 1
