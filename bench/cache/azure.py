@@ -74,13 +74,13 @@ class Oracle:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer on one connection, until it ends."""
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-            reply = self.reply(await reader.readexactly(length))
-            writer.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply)
-            )
-            writer.write(reply)
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+                reply = self.reply(await reader.readexactly(length))
+                about = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply)
+                writer.write(b"HTTP/1.1 200 OK\r\n%b%b" % (about, reply))
 
 
 def measure() -> dict[str, float]:
