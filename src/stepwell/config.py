@@ -143,6 +143,8 @@ class Cache(Section, frozen=True):
     max_answer_bytes: Count = 1024 * 1024
     """What is kept of one answer, also while it is on its way and others read along."""
     flush_ms: Count = 200
+    deadline_ms: Count = 50
+    """So long a reply of the store at `url` is waited for; then the question goes on as a miss."""
     public_quorum: Annotated[int, Meta(ge=2)] = 3
     """An answer becomes public once so many principals have asked exactly the same (routes with share = "public")."""
     public_max_age_s: Seconds = 60.0

@@ -275,7 +275,13 @@ def shared(config: Config) -> Store:
         return Sqlite(cache.path, limit_bytes=cache.file_bytes, flush_ms=cache.flush_ms)
     from stepwell.store.url import store_at  # noqa: PLC0415 - servers need an extra
 
-    return store_at(cache.url, limit_bytes=cache.memory_bytes, flush_ms=cache.flush_ms, password_env=cache.password_env)
+    return store_at(
+        cache.url,
+        limit_bytes=cache.memory_bytes,
+        flush_ms=cache.flush_ms,
+        password_env=cache.password_env,
+        deadline_ms=cache.deadline_ms,
+    )
 
 
 def by_meaning(
