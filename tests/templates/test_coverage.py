@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
+from ledger.made import settled, write
 from stepwell.cli.main import main
 from stepwell.errors import TemplateError
 from stepwell.templates.bandit import TOTAL, Arm, Rules, best, novelty, recovered, weigh, weights
 from stepwell.templates.compile import bundle
 from stepwell.templates.outcomes import Outcome, read
 from stepwell.templates.schema import Schema, Slot
+from stepwell.types import Visit
+
+TEMPLATE = Visit("template", "deferred", "no template is named", 0.0)
 
 
 def test_the_better_variant_is_shown_more_and_nobody_is_judged_unseen() -> None:
@@ -90,3 +95,17 @@ def test_coverage_says_what_to_write_next(tmp_path: Path, capsys: pytest.Capture
     file.write_text("{broken")
     assert main(["templates", "coverage", "--bundle", str(tmp_path / "en.json"), "--requests", str(file)]) == 2
     assert main(["templates", "coverage", "--ledger", str(tmp_path / "none.db")]) == 2
+
+
+def test_coverage_counts_what_the_cache_lacked_blanks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "ledger.db"
+    lacking = Visit("cache", "refused", "meaning: no blanks for date+money", 0.0)
+    miss = Visit("cache", "deferred", "meaning: nothing near is known", 0.0)
+    for number, visits in enumerate(((lacking,), (lacking,), (miss,))):
+        one = settled(number)
+        write(file, structs.replace(one, outcome=structs.replace(one.outcome, visits=(TEMPLATE, *visits))))
+    assert main(["templates", "coverage", "--ledger", str(file)]) == 0
+    told = capsys.readouterr().out
+    assert "blanks for date+money" in told
+    assert "66.7%" in told
+    assert "nothing near" not in told

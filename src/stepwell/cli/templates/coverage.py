@@ -15,6 +15,8 @@ from stepwell.errors import TemplateError
 from stepwell.ledger.rollup import reasons
 
 NUM_SHOWN = 20
+NO_BLANKS = "meaning: no blanks for "
+"""How the cache's visit begins where the same question with other values could not be answered by putting them in."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,7 +44,8 @@ def run(given: argparse.Namespace) -> int:
         counts = reasons(given.ledger, "template")
         num = sum(counts.values())
         console.print(f"{counts.pop('', 0) / max(1, num):.1%} of {num:,} requests answered by a template")
-        rows = [(reason, count, count / num) for reason, count in counts.items()]
+        rows = [(reason, count, count / num) for reason, count in {**counts, **lacking(given.ledger)}.items()]
+        rows.sort(key=lambda row: -row[1])
     else:
         from stepwell.templates.coverage import coverage  # noqa: PLC0415
         from stepwell.templates.fill import load  # noqa: PLC0415
@@ -58,6 +61,16 @@ def run(given: argparse.Namespace) -> int:
     if rows:
         console.print(table)
     return 0
+
+
+def lacking(ledger: Path) -> dict[str, int]:
+    """Questions whose cached answer lacked only blanks for other values: by the kinds of those values."""
+    counts = reasons(ledger, "cache")
+    return {
+        f"blanks for {reason.removeprefix(NO_BLANKS)}": count
+        for reason, count in counts.items()
+        if reason.startswith(NO_BLANKS)
+    }
 
 
 def values_in(file: Path) -> Iterator[dict[str, Any] | None]:
