@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import SCRIPTED, Gateway, Start
+from servers import RedisServer
 from stepwell.cache.warm import Budget, most_common, num_of, question
 from stepwell.cli.cache.told import span
 from stepwell.cli.main import main
@@ -141,6 +142,23 @@ def test_stats_and_export_know_every_wording(serve: Start, shell: Any) -> None:
     assert len(run("export", "-").splitlines()) == 1
     assert len(run("export", "-", "--all").splitlines()) == 2
     assert "cannot be written" in run("export", "nowhere/answers.jsonl", code=2)
+
+
+def test_on_a_store_that_gateways_share(serve: Start, shell: Any, redis_server: RedisServer) -> None:
+    gateway = serve(f'{TENANT}[cache]\nurl = "{redis_server.url}"\n')
+    run = shell(gateway)
+    asked = run.file("asked.json", body("How deep?"))
+    ask(gateway, "How deep?")
+    assert kept(run, asked)[0]["state"] == "fresh"
+    run("report-bad", asked)
+    assert kept(run, asked)[0]["state"] == "invalidated"
+    time.sleep(0.6)
+    assert "fwd=miss" in ask(gateway, "How deep?")
+    stats = run.json("stats")[0]
+    assert (stats["store"], stats["where"], stats["labels"]) == ("redis", redis_server.url, {"wrong": 1})
+    (told,) = run.json("warm", "--from", run.file("more.jsonl", body("How old?")))
+    assert told["generated"] == 1
+    assert "hit" in ask(gateway, "How old?")
 
 
 def test_without_a_store_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

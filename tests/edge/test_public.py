@@ -17,9 +17,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from conftest import Gateway, Start
 from stepwell.client import Client, digest
+from stepwell.errors import BadRequest
 from stepwell.gateway import openai
 
 ROOT = Path(__file__).parents[2]
@@ -334,6 +337,30 @@ def test_javascript_writes_numbers_as_the_gateway_does() -> None:
     assert (
         in_node("return canonical(given.body);", body=body) == openai.canonical(openai.decoded(body.encode())).decode()
     )
+
+
+NUMBER = st.floats(1 - 2.0**53, 2.0**53 - 1) | st.integers(1 - 2**53, 2**53 - 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.sampled_from([*openai.DEFAULTS, *openai.OUTSIDE, "seed", "stop", "metadata"])
+
+
+@needs_node
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.dictionaries(FIELDS, ANYTHING, max_size=6), min_size=1, max_size=8))
+def test_javascript_agrees_with_the_gateway_on_any_body(bodies: list[dict[str, Any]]) -> None:
+    written = [json.dumps(each, ensure_ascii=False) for each in bodies]
+    wanted = []
+    for each in written:
+        try:
+            wanted.append(openai.canonical(openai.decoded(each.encode())).decode())
+        except BadRequest:  # a sampling number that is none
+            wanted.append(None)
+    assert in_node("return given.bodies.map((body) => canonical(body));", bodies=written) == wanted
 
 
 @needs_node

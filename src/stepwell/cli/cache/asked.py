@@ -8,7 +8,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from time import perf_counter
 from typing import Protocol
 
@@ -65,10 +65,16 @@ def costs(config: Config, most_tokens: int) -> Costs:
 
 @asynccontextmanager
 async def in_process(config: Config, caller: Caller, most_tokens: int) -> AsyncIterator[Ask]:
-    """A well of our own on the same store: gateways that run find there what it keeps."""
+    """A well of our own on the same store: gateways that run find there what it keeps.
+
+    What it knows by meaning is read first. A judge that is a model is not asked: that would cost beside the budget.
+    """
     well = build(config, worker="warm")
     try:
-        async with well.working():
+        if well.meaning is not None:
+            await well.meaning.semantic.catch_up()
+        async with nullcontext() if config.promise.judge_engine else well.working():
+            await well.below.exact.ready()
             yield InProcess(well, caller, costs(config, most_tokens))
     finally:
         await well.close()
