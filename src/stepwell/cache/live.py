@@ -94,7 +94,7 @@ class Live:
             wake(self.ends)
         chunks = self.chunks
         gone_bytes = self.at_bytes - self.kept_bytes
-        while self.kept_bytes > self.limit_bytes and gone_bytes + len(chunks[0].data) <= self.furthest_bytes:
+        while self.kept_bytes > self.limit_bytes and gone_bytes + len(chunks[0].data) <= self.furthest_bytes > 0:
             num_bytes = len(chunks.popleft().data)
             self.num_gone += 1
             self.kept_bytes -= num_bytes
