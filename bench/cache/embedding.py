@@ -2,7 +2,7 @@
 
 CPU time of one thread for Banking77's questions of 13 to 15 tokens, tokenizer and all; `embed_cpu_ms` is the whole
 process's for `await embed([text])`, the hop to its thread and back among it. Peers in the same run: float32, ONNX
-Runtime's usual dynamic int8 (one scale a matrix, inputs as they are), 8-bit weights in blocks (MatMulNBits), and
+Runtime's usual dynamic int8 (one scale a matrix), every product in blocks of 8 bits (MatMulNBits), and
 all-MiniLM-L6-v2 as GGUF Q8_0 in llama.cpp where gguf and xllamacpp are installed. Hits at equal error: every text once
 in random order, served at the cosine at which 1, 2 or 5 % of all requests are answered wrongly.
 
@@ -26,14 +26,13 @@ from numpy.typing import NDArray
 from bench.cache.texts import SETS, WORK
 from stepwell.engines import minilm
 from stepwell.engines.embed import MiniLm, session, tokenizer
-from stepwell.engines.linear import Array, Linear, int8, plain
+from stepwell.engines.linear import Array, Linear, in_blocks, int8, plain
 from stepwell.engines.onnx_file import CONTRIB, Graph
 
 NUM_TIMED, NUM_ROUNDS = 60, 5
 NUM_TEXTS, NUM_ORDERS = 3000, 3
 ERRORS = (0.01, 0.02, 0.05)
 THRESHOLDS = np.arange(0.66, 0.96, 0.01)
-BLOCK = 128
 
 Vectors = NDArray[np.float32]
 Embed = Callable[[str], Vectors]
@@ -48,14 +47,8 @@ def dynamic(graph: Graph, given: str, weight: Array, bias: Array, spread: Array 
 
 
 def blocks(graph: Graph, given: str, weight: Array, bias: Array, spread: Array | None) -> str:  # noqa: ARG001
-    """Weights of 8 bits with a scale for every 128 of them; inputs are quantized in blocks, too."""
-    outputs, inputs = weight.shape
-    parts = weight.reshape(outputs, inputs // BLOCK, BLOCK)
-    scale = (np.abs(parts).max(axis=2) / 127).astype(np.float32)
-    codes = (np.rint(parts / scale[..., None]) + 128).astype(np.uint8)
-    shape = {"K": inputs, "N": outputs, "bits": 8, "block_size": BLOCK, "accuracy_level": 4}
-    arrays = (graph.array(codes), graph.array(scale), "", "", graph.array(bias))
-    return graph.op("MatMulNBits", given, *arrays, domain=CONTRIB, **shape)
+    """Every product in blocks."""
+    return in_blocks(graph, given, weight, bias)
 
 
 PEERS: Mapping[str, Linear] = {"fp32": plain, "int8": int8, "dynamic_int8": dynamic, "blocks_int8": blocks}
