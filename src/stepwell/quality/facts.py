@@ -151,4 +151,5 @@ def plain(norm: str) -> frozenset[str]:
 
 def unsaid(kind: str, one: Facts, other: Facts) -> bool:
     """Whether a value of a kind in one text does not appear in the other, not even as plain words."""
-    return any(value.kind == kind and not plain(value.norm) <= set(other.words) for value in one.values)
+    said = frozenset(other.words)
+    return any(value.kind == kind and not plain(value.norm) <= said for value in one.values)
