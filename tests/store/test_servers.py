@@ -118,7 +118,21 @@ async def test_what_is_still_asked_when_it_closes_is_told(server: RedisServer | 
     await asyncio.sleep(0.05)
     await asyncio.wait_for(store.close(), 5)
     assert ["is closed" in await error_of(task) for task in asked] == [True] * 3
+    assert "is closed" in await error_of(store.get(b"k"))
     server.stop(signal.SIGCONT)
+
+
+async def test_too_many_who_wait_are_turned_away(
+    server: RedisServer | PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stepwell.store.line.MAX_WAITING", 20)
+    store = at(server)
+    await recovered(store, b"k")
+    told = await asyncio.gather(*(store.get(b"k") for _ in range(30)), return_exceptions=True)
+    assert told[:20] == [None] * 20
+    assert all("too slow" in str(each) for each in told[20:])
+    assert await store.get(b"k") is None
+    await store.close()
 
 
 @pytest.mark.parametrize("scheme", ["redis", "postgresql"])

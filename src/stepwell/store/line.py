@@ -22,7 +22,9 @@ Reply = TypeVar("Reply")
 FAILURES, ALONE_S = 3, 1.0
 CONNECT_S = 2.0
 """Whoever asked is gone by then, but a slow handshake is not begun anew every few milliseconds."""
-MAX_TOGETHER = 1000
+MAX_TOGETHER, MAX_WAITING = 1000, 10_000
+VALUES_TOGETHER = 100
+"""Where each question carries a value, of up to a megabyte."""
 
 
 class Asked(Generic[Question, Reply]):
@@ -38,16 +40,25 @@ class Line(Generic[Question, Reply]):
     """Carries questions; `carry` sends many and returns, for each, its reply or the error of that one."""
 
     def __init__(
-        self, place: str, carry: Callable[[list[Question]], Awaitable[Sequence[Reply | Exception]]], deadline_s: float
+        self,
+        place: str,
+        carry: Callable[[list[Question]], Awaitable[Sequence[Reply | Exception]]],
+        deadline_s: float,
+        together: int = MAX_TOGETHER,
     ) -> None:
-        """`place` is what errors call the server."""
-        self.place, self.carry, self.deadline_s = place, carry, deadline_s
+        """`place` is what errors call the server; at most so many questions travel `together`."""
+        self.place, self.carry, self.deadline_s, self.together = place, carry, deadline_s, together
         self.breaker = Breaker(FAILURES, ALONE_S)
         self.waiting: list[Asked[Question, Reply]] = []
         self.runner: asyncio.Task[None] | None = None
+        self.closed = False
 
     async def ask(self, question: Question) -> Reply:
         """The reply. Raises StoreError: the server's no, no reply by the deadline; at once where it failed before."""
+        if self.closed:
+            raise StoreError(f"{self.place} is closed")
+        if len(self.waiting) >= MAX_WAITING:
+            raise StoreError(f"{self.place} is too slow: {MAX_WAITING} questions wait for it")
         if self.breaker.wait_s() > 0:
             raise StoreError(f"{self.place} did not answer and is left alone for a moment")
         loop = asyncio.get_running_loop()
@@ -63,6 +74,7 @@ class Line(Generic[Question, Reply]):
 
     async def close(self) -> None:
         """Stop; whoever waits is told."""
+        self.closed = True
         if self.runner is not None:
             self.runner.cancel()
             await asyncio.wait([self.runner])
@@ -73,7 +85,7 @@ class Line(Generic[Question, Reply]):
         """Carry one batch after the other, as long as there is something to ask."""
         try:
             while self.waiting:
-                batch, self.waiting = self.waiting[:MAX_TOGETHER], self.waiting[MAX_TOGETHER:]
+                batch, self.waiting = self.waiting[: self.together], self.waiting[self.together :]
                 batch = [asked for asked in batch if not asked.reply.done()]
                 if batch:
                     await self.travel(batch)

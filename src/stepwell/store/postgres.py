@@ -7,6 +7,7 @@ Questions that come while one is busy go together, in one statement a kind.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import asyncpg
 
 from stepwell.store import postgres_rows as rows
 from stepwell.store.clock import expiry_s, left_s
-from stepwell.store.line import Line
+from stepwell.store.line import VALUES_TOGETHER, Line
 
 PLACE = "the PostgreSQL store"
 WRITE_S = 1.0
@@ -93,9 +94,10 @@ class Session:
             self.database = None
 
     async def close(self) -> None:
-        """Say goodbye."""
+        """Say goodbye; a server that hangs is left without."""
         if self.database is not None:
-            self.database.terminate()
+            with suppress(asyncpg.PostgresError, OSError, TimeoutError):
+                await self.database.close(timeout=1)
 
 
 class Postgres:
@@ -109,7 +111,7 @@ class Postgres:
         self.keeping = Session(url, password, synchronous_commit="off")
         write_s = max(WRITE_S, deadline_s)
         self.reads: Line[bytes, tuple[bytes, float] | None] = Line(PLACE, self.read, deadline_s)
-        self.values: Line[Put, None] = Line(PLACE, self.keep, write_s)
+        self.values: Line[Put, None] = Line(PLACE, self.keep, write_s, VALUES_TOGETHER)
         self.notes: Line[Noted, Any] = Line(PLACE, self.note, write_s)
         self.purge_at_s = monotonic() + PURGE_EVERY_S
 

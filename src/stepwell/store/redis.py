@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, ResponseError  # noqa: A004 - the client's own
 
 from stepwell.store.clock import expiry_s, left_s
-from stepwell.store.line import CONNECT_S, Line
+from stepwell.store.line import CONNECT_S, VALUES_TOGETHER, Line
 
 LEASE = """
 local last = tonumber(redis.call('GET', KEYS[2]) or 0)
@@ -67,7 +67,8 @@ class Redis:
         self.reading: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         self.writing: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
         self.reads: Line[Question, list[Any]] = Line(PLACE, self.read, deadline_s)
-        self.writes: Line[Question, list[Any]] = Line(PLACE, partial(carry, self.writing), max(deadline_s, WRITE_S))
+        write_s = max(deadline_s, WRITE_S)
+        self.writes: Line[Question, list[Any]] = Line(PLACE, partial(carry, self.writing), write_s, VALUES_TOGETHER)
 
     async def read(self, questions: list[Question]) -> list[list[Any] | Exception]:
         """Ask; once more on a new connection, where the old one was cut while nobody used it."""
