@@ -85,6 +85,16 @@ async def test_three_distinct_principals_make_an_answer_public(exact: Exact) -> 
     assert await by_hash(exact, frozenset({PARTITION}), sha256(found.body).digest()) == found
 
 
+@given(st.lists(st.integers(0, 5), max_size=12), st.integers(2, 4))
+def test_only_distinct_voters_count(asking: list[int], quorum: int) -> None:
+    async def told() -> list[bool]:
+        store = MemoryStore(1_000_000)
+        return [await voted(store, b"q" * 32, b"%d" % who, quorum, time() + 60) for who in asking]
+
+    wanted = [len(set(asking[: number + 1])) >= quorum for number in range(len(asking))]
+    assert asyncio.run(told()) == wanted
+
+
 @pytest.mark.asyncio
 async def test_other_questions_and_other_partitions_have_nothing(exact: Exact) -> None:
     asked = question()

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import Gateway, Start
+from servers import RedisServer
 from stepwell.client import Client, digest
 from stepwell.errors import BadRequest
 from stepwell.gateway import openai
@@ -160,6 +161,24 @@ def test_the_headers_speak_the_words_of_caches(serve: Start) -> None:
     status, headers, kept = get(port, f"/a/{name}")
     assert (status, kept) == (200, body)
     assert headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+def test_votes_count_across_gateways_that_share_a_store(serve: Start, redis_server: RedisServer) -> None:
+    config = f'{CONFIG}[cache]\nurl = "{redis_server.url}"\n'
+    first, second = (serve(config, name=name, **KEYS) for name in ("first", "second"))
+    where = address(first.port)
+    assert address(second.port) == where, "one address at every gateway"
+    post(first.port, "secret-0")
+    post(second.port, "secret-1")
+    assert [get(each.port, where)[0] for each in (first, second)] == [404, 404]
+    post(first.port, "secret-2")
+    until(lambda: get(first.port, where)[0] == get(second.port, where)[0] == 200)
+    assert get(first.port, where)[2] == get(second.port, where)[2]
+    redis_server.stop()
+    other = address(first.port, messages=[{"role": "user", "content": "How old?"}])
+    status, headers, _ = get(second.port, other)
+    assert (status, headers["cache-control"]) == (503, "no-store")
+    assert get(first.port, where)[0] == 200, "what is in memory is still given"
 
 
 @pytest.mark.parametrize(
