@@ -125,8 +125,8 @@ def test_a_partition_grows_into_cells_without_losing_anything() -> None:
     index = filled(given[:1000], flat_limit=900)
     index.grow()
     index.add([(number, row(each)) for number, each in enumerate(given[1000:], 1001)])  # while cells are made
-    index.remove(5)
-    index.remove(1200)
+    index.remove([5])
+    index.remove([1200])
     grown(index)
     assert isinstance(index.parts[0], Cells)
     assert len(index) == len(index.parts[0]) == 1498
@@ -158,7 +158,7 @@ def test_whatever_is_added_and_removed_what_is_left_is_found(data: st.DataObject
     left = dict.fromkeys(range(40))
     for number in range(40, 80):
         gone = data.draw(st.sampled_from(sorted(left)))
-        part.remove(gone)
+        part.remove(np.array([gone, 999]))
         del left[gone]
         part.add(np.array([number]), codes[number][None])
         left[number] = None
@@ -202,6 +202,16 @@ def test_a_bad_row_is_refused_and_the_others_are_not(number: int, changes: dict[
     assert index.nearest(HERE, given[4])[0][0] == 10
 
 
+def test_vectors_of_two_lengths_in_a_new_partition_are_not_mixed() -> None:
+    given = vectors(3)
+    index = Index()
+    wrong = index.add(
+        [(1, row(given[0])), (2, row(given[1], vector=b"\1" * 31)), (2, row(given[2])), (2, row(given[1]))]
+    )
+    assert [each.split()[1] for each in wrong] == ["2", "2"]
+    assert index.nearest(HERE, given[2])[0][0] == 2
+
+
 def test_nothing_is_near_a_vector_that_is_none() -> None:
     index = filled(vectors(3))
     for bad in (np.zeros(32), np.full(32, np.nan), np.full(32, np.inf), np.ones(31), np.ones((1, 32)), np.ones(0)):
@@ -239,7 +249,7 @@ def test_expired_and_killed_keys_are_gone() -> None:
 def test_the_whole_of_a_partition_comes_with_its_answers() -> None:
     given = vectors(600)
     for index in (filled(given), grown(filled(given, flat_limit=100))):
-        index.remove(1)
+        index.remove([1])
         found, answers = index.whole(HERE)
         assert found.shape == (599, 32)
         assert answers == [row(each).answer for each in given[1:]]

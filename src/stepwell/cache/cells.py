@@ -79,18 +79,17 @@ class Cells:
 
     def codes_of(self, numbers: list[int]) -> Codes:
         """Codes of keys that are in it."""
-        return np.concatenate([self.flats[self.places[self.at(number)]].codes_of([number]) for number in numbers])
+        places = [self.places[bisect_left(self.numbers, number)] for number in numbers]
+        return np.concatenate([self.flats[at].codes_of([number]) for at, number in zip(places, numbers, strict=True)])
 
-    def at(self, number: int) -> int:
-        """Row of a number that is in it."""
-        return bisect_left(self.numbers, number)
-
-    def remove(self, number: int) -> None:
-        """Take a key out, if it is there."""
-        at = self.at(number)
-        if at < len(self.numbers) and self.numbers[at] == number:
-            self.flats[self.places[at]].remove(number)
-            del self.numbers[at], self.places[at]
+    def remove(self, numbers: Numbers) -> None:
+        """Take keys out, those that are there."""
+        mine, places = np.frombuffer(self.numbers, np.int64), np.frombuffer(self.places, np.uint16)
+        gone = np.isin(mine, numbers)
+        for place in np.unique(places[gone]).tolist():
+            self.flats[place].remove(numbers)
+        if gone.any():
+            self.numbers, self.places = array("q", mine[~gone].tobytes()), array("H", places[~gone].tobytes())
 
     def above(self, number: int) -> tuple[Numbers, Codes]:
         """Copies of the numbers above one, and of their codes: for another thread."""

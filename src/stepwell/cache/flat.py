@@ -56,13 +56,14 @@ class Flat:
         codes: Codes = self.matrix()[[bisect_left(self.numbers, number) for number in numbers]]
         return codes
 
-    def remove(self, number: int) -> None:
-        """Take a key out, if it is there; the others stay in order."""
-        at = bisect_left(self.numbers, number)
-        if at == len(self.numbers) or self.numbers[at] != number:
-            return
-        del self.numbers[at], self.norms[at]
-        del self.codes[at * self.num_dimensions : (at + 1) * self.num_dimensions]
+    def remove(self, numbers: Numbers) -> None:
+        """Take keys out, those that are there; the others stay in order."""
+        mine = np.frombuffer(self.numbers, np.int64)
+        kept = ~np.isin(mine, numbers)
+        if not kept.all():
+            self.codes = bytearray(self.matrix()[kept].tobytes())
+            self.norms = array("f", np.frombuffer(self.norms, np.float32)[kept].tobytes())
+            self.numbers = array("q", mine[kept].tobytes())
 
     def above(self, number: int) -> tuple[Numbers, Codes]:
         """Copies of the numbers above one, and of their codes: for another thread."""

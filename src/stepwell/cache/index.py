@@ -46,20 +46,21 @@ class Index:
 
     def add(self, rows: Sequence[tuple[int, KeyAdded]]) -> list[str]:
         """Add keys of the log, numbers ascending; say why some were refused."""
-        known = self.keys.last()
-        refused = [self.wrong(number, row, known) for number, row in rows]
-        places: dict[int, list[int]] = {}
-        for at, (_, row) in enumerate(rows):
-            if not refused[at]:
-                places.setdefault(self.place_of(row), []).append(at)
-        found = np.full(len(rows), -1)
-        for place, chosen in places.items():
-            codes = np.frombuffer(b"".join(rows[at][1].vector for at in chosen), np.int8).reshape(len(chosen), -1)
-            self.parts[place].add(np.array([rows[at][0] for at in chosen], np.int64), codes)
-            found[chosen] = place
-        kept = [at for at, why in enumerate(refused) if not why]
-        self.keys.add([rows[at] for at in kept], found[kept].tolist())
-        return [why for why in refused if why]
+        known, kept, places, refused = self.keys.last(), [], [], []
+        for number, row in rows:
+            wrong = self.wrong(number, row, known)
+            if wrong:
+                refused.append(wrong)
+            else:
+                known = number
+                kept.append((number, row))
+                places.append(self.place_of(row))
+        self.keys.add(kept, places)
+        for place in set(places):
+            mine = [each for each, its in zip(kept, places, strict=True) if its == place]
+            codes = np.frombuffer(b"".join(row.vector for _, row in mine), np.int8).reshape(len(mine), -1)
+            self.parts[place].add(np.array([number for number, _ in mine], np.int64), codes)
+        return refused
 
     def wrong(self, number: int, row: KeyAdded, known: int) -> str:
         """Why a row cannot be added: empty where it can."""
@@ -116,32 +117,28 @@ class Index:
         numbers, codes = self.parts[self.places[partition]].above(-1)
         return unpacked(codes), self.keys.answers_of(numbers)
 
-    def remove(self, number: int) -> None:
-        """Forget a key."""
-        row = self.keys.at(number)
-        if row < 0:
-            return
-        place = self.keys.partitions[row]
-        self.adopt(place)
-        self.parts[place].remove(number)
-        self.keys.remove(number)
-        if place in self.growing:
-            self.growing[place].removed.append(number)
-
     def forget(self, answer: bytes) -> int:
         """Forget every key of an answer; say how many there were."""
-        return self.remove_all(self.keys.of(answer))
+        return self.remove(self.keys.of(answer))
 
     def sweep(self, now_s: float) -> int:
         """Forget every key whose time is over; say how many there were."""
-        return self.remove_all(self.keys.expired(now_s))
+        return self.remove(self.keys.expired(now_s))
 
-    def remove_all(self, numbers: list[int]) -> int:
-        """Forget some keys."""
-        for number in numbers:
-            self.remove(number)
+    def remove(self, numbers: list[int]) -> int:
+        """Forget some keys; say how many of them there were."""
+        there = [(number, row) for number in numbers if (row := self.keys.at(number)) >= 0]
+        places: dict[int, list[int]] = {}
+        for number, row in there:
+            places.setdefault(self.keys.partitions[row], []).append(number)
+            self.keys.remove(number)
+        for place, mine in places.items():
+            self.adopt(place)
+            self.parts[place].remove(np.array(mine, np.int64))
+            if place in self.growing:
+                self.growing[place].removed += mine
         self.keys.pack()
-        return len(numbers)
+        return len(there)
 
     # --- from flat to cells
 
@@ -159,8 +156,7 @@ class Index:
         if growth is None or growth.thread.is_alive() or growth.cells is None:
             return  # where it failed it would fail again
         del self.growing[place]
-        for number in growth.removed:
-            growth.cells.remove(number)
+        growth.cells.remove(np.array(growth.removed, np.int64))
         growth.cells.add(*self.parts[place].above(growth.last))
         self.parts[place] = growth.cells
         Thread(target=give_back, daemon=True).start()
