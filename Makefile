@@ -74,11 +74,12 @@ system:
 	elif [ -n "$$missing" ]; then echo "not installed:$$missing; going on without" >&2; fi
 
 # The edge runtime's own tools and its peers: nothing of them is shipped. `install`, not `ci`: a mirror may lack the packages of
-# other platforms, which `ci` takes for a lock file out of step.
+# other platforms, which `ci` takes for a lock file out of step. Without a registry npm alone would try for ten minutes.
+NPM_PATIENCE := --fetch-retries=2 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=5000 --fetch-timeout=60000
 edge/node_modules/.installed: edge/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is not here: the edge runtime is not tested" >&2; exit 0; }; \
 	for try in 1 2 3; do \
-		npm --prefix edge install --no-save --no-audit --no-fund --loglevel=error && touch $@ && exit 0; \
+		timeout 180 npm --prefix edge install --no-save --no-audit --no-fund --loglevel=error $(NPM_PATIENCE) && touch $@ && exit 0; \
 		echo "npm failed (try $$try of 3)" >&2; sleep $$((try * 5)); \
 	done; echo "the edge runtime's tools could not be had: it is tested without them" >&2
 
