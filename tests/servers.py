@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 START_S = 20.0
@@ -114,26 +116,9 @@ class PostgresServer(Server):
             raise Missing("PostgreSQL is not installed: make system (Debian: apt-get install postgresql)")
         self.programs = found[-1].parent if found else Path(str(named)).parent
         super().__init__()
-        secret = self.folder / "password"
-        secret.write_text(self.password)
         if self.user is not None:
-            for path in (self.folder, secret):
-                shutil.chown(path, self.user)
-        initdb = [
-            self.programs / "initdb",
-            "-D",
-            "data",
-            "-A",
-            "scram-sha-256",
-            "-U",
-            "well",
-            "--pwfile",
-            "password",
-            "-N",
-        ]
-        made = subprocess.run(initdb, cwd=self.folder, user=self.user, capture_output=True, check=False, env=plain())
-        if made.returncode:
-            raise RuntimeError(made.stderr.decode())
+            shutil.chown(self.folder, self.user)
+        run_as(self.user, self.folder, "cp", "-a", str(new_cluster(self.programs, self.user, self.password)), "data")
 
     @property
     def user(self) -> str | None:
@@ -156,6 +141,27 @@ class PostgresServer(Server):
         super().stop(how)
         if how == signal.SIGKILL:  # its children notice a moment later
             time.sleep(0.3)
+
+
+@cache
+def new_cluster(programs: Path, user: str | None, password: str) -> Path:
+    """A cluster that was never started, made once: copying it is ten times quicker than initdb."""
+    folder = Path(tempfile.mkdtemp(prefix="stepwell-cluster-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    secret = folder / "password"
+    secret.write_text(password)
+    for path in (folder, secret) if user is not None else ():
+        shutil.chown(path, user)
+    options = ["-A", "scram-sha-256", "-U", "well", "--pwfile", "password", "-N", "data"]
+    run_as(user, folder, str(programs / "initdb"), *options)
+    return folder / "data"
+
+
+def run_as(user: str | None, folder: Path, *command: str) -> None:
+    """Run something to its end. PostgreSQL does nothing as root."""
+    done = subprocess.run(command, cwd=folder, user=user, capture_output=True, check=False, env=plain())
+    if done.returncode:
+        raise RuntimeError(done.stderr.decode())
 
 
 def free_port() -> int:
