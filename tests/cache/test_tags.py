@@ -121,8 +121,11 @@ class Stale(RuleBasedStateMachine):
     @rule(who=who, key=key)
     def ask(self, who: int, key: bytes) -> None:
         exact = self.processes[who]
-        self.known[who] = self.num_flushed if not exact.tags.replayed else self.known[who]
-        held = exact.recall(key, PARTITION) or self.play(exact.find(key, PARTITION, PARTITION, Terms(1e6)))
+        held = exact.recall(key, PARTITION)
+        if held is None:
+            begins = not exact.tags.replayed
+            held = self.play(exact.find(key, PARTITION, PARTITION, Terms(1e6)))
+            self.known[who] = self.num_flushed if begins else self.known[who]
         if held is not None:
             self.check(who, held)
 
