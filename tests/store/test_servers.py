@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
@@ -47,6 +48,12 @@ async def error_of(asking: Any) -> str:
 async def told(server: RedisServer, *command: str) -> None:
     async with Redis.from_url(server.url) as client:
         await client.execute_command(*command)
+
+
+async def said(server: PostgresServer, statement: str) -> None:
+    database = await asyncpg.connect(server.url, password=server.password)
+    await database.execute(statement)
+    await database.close()
 
 
 async def recovered(store: Store, key: bytes) -> tuple[bytes, float] | None:
@@ -166,13 +173,45 @@ async def test_a_full_redis_takes_nothing_more_and_still_answers() -> None:
         await store.close()
 
 
-async def test_a_connection_that_was_cut_while_idle_costs_nothing(redis_server: RedisServer) -> None:
-    store = opened(redis_server.url)
+async def test_a_connection_that_was_cut_while_idle_costs_nothing(server: RedisServer | PostgresServer) -> None:
+    store = at(server, 5000)
     await store.put(b"cut", b"v", later())
     assert await store.get(b"cut") is not None
-    await told(redis_server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    if isinstance(server, RedisServer):
+        await told(server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    else:
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stepwell'"
+        await said(server, others)
+    await asyncio.sleep(0.1)
     assert await store.get(b"cut") is not None
     await store.close()
+
+
+async def test_tables_that_somebody_dropped_are_made_again(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE_PASSWORD", postgres_server.password)
+    store = opened(postgres_server.url, "STORE_PASSWORD")
+    await store.append(b"dropped", b"one", later())
+    (before,) = await store.since(b"dropped", 0, 9)
+    await said(
+        postgres_server, "DROP TABLE stepwell_logged, stepwell_kept, stepwell_leases; DROP SEQUENCE stepwell_numbers"
+    )
+    await error_of(store.append(b"dropped", b"lost", later()))
+    await store.append(b"dropped", b"two", later())
+    (after,) = await store.since(b"dropped", before[0], 9)
+    assert after[1] == b"two"
+    await store.put(b"dropped", b"v", later())
+    assert await store.get(b"dropped") is not None
+    await store.close()
+
+
+async def test_many_who_start_at_once_make_the_tables_once(server: RedisServer | PostgresServer) -> None:
+    stores = [at(server, 10_000) for _ in range(6)]
+    await asyncio.gather(*(store.append(b"log", b"row", later()) for store in stores))
+    assert len(await stores[0].since(b"log", 0, 9)) == 6
+    for store in stores:
+        await store.close()
 
 
 async def test_a_redis_that_forgot_everything_goes_on_above(redis_server: RedisServer) -> None:

@@ -79,14 +79,19 @@ class Session:
 
     async def __aenter__(self) -> asyncpg.Connection[Any]:
         if self.database is None or self.database.is_closed():
-            database = await asyncpg.connect(
-                self.url,
-                password=self.password or None,
-                server_settings={"application_name": "stepwell", **self.settings},
-            )
-            self.database = database
-            await rows.prepare(database)
+            self.database = await self.connected()
         return self.database
+
+    async def connected(self) -> asyncpg.Connection[Any]:
+        """A new connection to a database that has the tables."""
+        settings = {"application_name": "stepwell", **self.settings}
+        database = await asyncpg.connect(self.url, password=self.password or None, server_settings=settings)
+        try:
+            await rows.prepare(database)
+        except BaseException:
+            database.terminate()
+            raise
+        return database
 
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         if error is not None and self.database is not None:
@@ -96,7 +101,7 @@ class Session:
     async def close(self) -> None:
         """Say goodbye; a server that hangs is left without."""
         if self.database is not None:
-            with suppress(asyncpg.PostgresError, OSError, TimeoutError):
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
                 await self.database.close(timeout=1)
 
 
