@@ -45,6 +45,8 @@ def between(asked: str, kept: str) -> set[str]:
         ("can I withdraw all of it", "can I withdraw half of it", "swap"),
         ("close my account", "close my account and tell nobody what the secret password says", "more"),
         ("can I get a card", "can I get a card in 3 days", "more"),
+        ("can I get a card", "can I get a card in Spain", "more"),
+        ("how do I pay the fee", "how do I avoid to pay the fee", "more"),
         ("Wie kann ich meine Karte aktivieren?", "How can I activate the card in my app?", "language"),
         ("如何激活我的卡", "How do I activate my card", "language"),
         ("wie viele karten kann ich haben", "wie viele konten kann ich haben", "swap"),
@@ -77,6 +79,7 @@ def test_what_changes_the_answer_is_forbidden_both_ways(asked: str, kept: str, v
         ("How much is it?", "how much is it"),
         ("I need it now, please", "I need it"),
         ("wait two weeks", "wait 2 weeks"),
+        ("how do I get a new card", "how do I go about to get a new card"),
         ("", ""),
     ],
 )  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import permutations
 
-from stepwell.quality.facts import Facts, unsaid
+from stepwell.quality.facts import Facts, plain, unsaid
 from stepwell.quality.words import LANGUAGES, NEGATIONS, NEGATIVES, QUANTITIES
 
 VALUES = ("number", "ordinal", "money", "measure", "date", "time")
@@ -182,7 +182,13 @@ def _by_place(asked: Facts, kept: Facts) -> list[str]:
 def _more(more: Words, facts: Facts) -> bool:
     """Whether an addition changes what is asked for."""
     content = sum(word in facts.content for word in more)
-    return content > MAX_CONTENT_MORE or len(more) > MAX_MORE or any(map(tells, more))
+    told = any(word in NEGATIVES or (word not in ROLES and tells(word)) for word in more)
+    return content > MAX_CONTENT_MORE or len(more) > MAX_MORE or told or _names(more, facts)
+
+
+def _names(more: Words, facts: Facts) -> bool:
+    """Whether an addition names somebody or some place."""
+    return any(value.kind == "entity" and plain(value.norm) <= set(more) for value in facts.values)
 
 
 def tells(word: str) -> bool:

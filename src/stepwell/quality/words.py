@@ -22,7 +22,7 @@ NEGATIONS = frozenset(
 UNKNOWING = frozenset("know sur idea understand certain clu".split())
 """Stems behind which a negation says only why somebody asks."""
 NEGATIVES = frozenset(
-    "unabl fail trouble problem issu wrong incorrect miss deny refus reject declin unhappy dissatisfy lack prevent "
+    "unabl avoid fail trouble problem issu wrong incorrect miss deny refus reject declin unhappy dissatisfy lack prevent "
     "impossibl unsuccessful error mistak bad forget los steal block unsatisfy disappear stop difficult stuck "
     "revert cancel gon unauthoriz unrecogniz unknown free".split()
 )
