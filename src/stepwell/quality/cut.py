@@ -6,77 +6,116 @@ Served is what has the most value for its risk, until the errors expected of all
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 import numpy as np
 
+from stepwell.quality.bend import bending, bent_all
 from stepwell.quality.logistic import Array, chances
 from stepwell.quality.logistic import fit as regress
-from stepwell.quality.promise import LEAST_RIGHT, SHUT, Fit, Past, Prior
+from stepwell.quality.promise import LEAST_RIGHT, SHUT, Belief, Fit, Learned, Past
 from stepwell.types import Label
 
-HEAVIEST = 20.0
-"""A label stands for no more proposals than this in the regression: a single one must not turn it."""
-DOUBT = 8.0
-"""Expected errors' worth of belief that the probabilities are right, before audits say otherwise."""
-SLACK = 0.93
+RIDGE = 1.0
+"""Precision with which coefficients are believed to be near 0."""
+LEAST_ODDS = 0.0
+"""The curve that bends log odds is fitted to labels above these: below, nothing is served."""
+CAUTION = 0.9
+"""Slack of the budget: this over the square root of as many labels as errors are promised among them."""
 MOST_CATCH_UP = 1.2
 """How much of a budget that was not used may be used later, at any time, as a multiple of what is promised."""
 RECENT = 2000
 """Requests that say what the coming ones are like."""
+MOST_OF_ONE = 0.25
+"""Share of all labels that those of one principal may weigh."""
+ALARM_AUDITS, ALARM_DOUBT, ALARM_FACTOR = 80, 4.0, 1.5
+"""The newest audits, what they are weighed against, and the factor from which on their errors count as a drift."""
 
 
 def fit(past: Past) -> Fit:
     """Learn from the past."""
-    steps = {label.step for label in past.labels}
-    coefficients = {
-        step: learned([label for label in past.labels if label.step == step], past.priors.get(step)) for step in steps
-    }
-    calibration = calibrated(past.labels)
-    tuples = {step: tuple(map(float, each)) for step, each in coefficients.items()}
-    cut = chosen(past, coefficients, calibration)
-    return Fit(tuples, cut, past.version + 1, len(past.labels), calibration)
+    by_step: dict[str, list[Label]] = {}
+    for label in past.labels:
+        by_step.setdefault(label.step, []).append(label)
+    steps = {step: learned(labels, past.belief) for step, labels in by_step.items()}
+    drift = drifted([label for label in past.labels if label.would_serve][-ALARM_AUDITS:])
+    return Fit(steps, chosen(past, steps, drift), past.version + 1, len(past.labels), drift)
 
 
-def learned(labels: list[Label], prior: Prior | None) -> Array:
-    """Coefficients of one step."""
-    size = len(labels[-1].features)
-    labels = [label for label in labels if len(label.features) == size]
+def learned(labels: list[Label], belief: Belief) -> Learned:
+    """Coefficients of one step, and how its log odds bend: both from labels of the newest version only.
+
+    Whether a proposal is labelled depends on its features alone, so the regression needs no weights for that; only
+    what is said of shares does. The curve is fitted to log odds from the half of the labels that a label is not in.
+    """
+    newest = labels[-1]
+    labels = [each for each in labels if each.version == newest.version and len(each.features) == len(newest.features)]
     features = np.array([label.features for label in labels])
     right = np.array([label.right for label in labels], np.float64)
-    weights = np.minimum(1 / np.array([label.share for label in labels]), HEAVIEST)
-    known = prior is not None and len(prior.mean) == size
-    mean = np.array(prior.mean) if prior is not None and known else np.zeros(size)
-    precision = np.array(prior.precision) if prior is not None and known else np.ones(size)
-    return regress(features, right, weights, mean, precision)
+    weights = fair([label.key for label in labels])
+    mean, precision = np.zeros(features.shape[1]), np.full(features.shape[1], RIDGE)
+    odds = np.empty(len(labels))
+    for half in (0, 1):
+        other = np.arange(len(labels)) % 2 == half
+        odds[other] = features[other] @ regress(features[~other], right[~other], weights[~other], mean, precision)
+    likely = odds > LEAST_ODDS
+    bend = bending(odds[likely], right[likely], weights[likely], belief.bend, belief.firmness)
+    coefficients = regress(features, right, weights, mean, precision)
+    return Learned(tuple(map(float, coefficients)), bend)
 
 
-def calibrated(labels: list[Label]) -> float:
-    """Wrong answers that audits found for each that was expected at the time; 1 where they have said little."""
-    audits = [label for label in labels if label.would_serve]
+def fair(principals: list[bytes]) -> Array:
+    """Weights of labels: one principal's weigh no more than a share of all, so that nobody bends it alone."""
+    num = Counter(principals)
+    most = max(1.0, MOST_OF_ONE * len(principals))
+    return np.array([1.0 if not who else min(1.0, most / num[who]) for who in principals])
+
+
+def drifted(audits: list[Label]) -> float:
+    """How many times more errors the newest audits found than were expected; 1 where that may be chance."""
+    found = sum(not label.right for label in audits)
     expected = sum(1 - label.predicted for label in audits)
-    return (DOUBT + sum(not label.right for label in audits)) / (DOUBT + expected)
+    factor = (ALARM_DOUBT + found) / (ALARM_DOUBT + expected)
+    return factor if factor > ALARM_FACTOR else 1.0
 
 
-def chosen(past: Past, coefficients: dict[str, Array], calibration: float) -> float:
-    """The cut."""
+def chosen(past: Past, steps: dict[str, Learned], drift: float) -> float:
+    """The cut: as deep as the errors of the recent proposals allow that would pass it."""
     if not past.asked:
         return SHUT
-    right = np.zeros(len(past.asked))
-    for step, each in coefficients.items():
-        rows = [row for row, asked in enumerate(past.asked) if asked.step == step and len(asked.features) == len(each)]
-        if rows:
-            right[rows] = chances(np.array([past.asked[row].features for row in rows]), each)
-    wrong = np.minimum(1.0, (1 - right) * calibration)
+    right = rights(past, steps)
+    wrong = np.minimum(1.0, (1 - right) * drift)
+    caution = cautious(past)
     served = np.array([asked.served for asked in past.asked])
-    spent = wrong[served].sum() / past.num_requests
-    goal = SLACK * past.terms.error
-    goal = min(MOST_CATCH_UP * goal, 2 * goal - spent)
+    goal = caution * past.terms.error
+    spent = float(wrong[served].sum()) / past.num_requests
+    goal = min((MOST_CATCH_UP if drift == 1 else 1.0) * goal, 2 * goal - spent)
     last = past.asked[-1].request
     recent = np.array([asked.request > last - RECENT for asked in past.asked])
-    worth = np.array([asked.value for asked in past.asked])[recent] / (1 - right[recent] + 1e-9)
+    worth = np.array([asked.value for asked in past.asked])[recent] / (1 - right[recent])
     order = np.argsort(-worth)
     errors = np.cumsum(np.where(right[recent] >= LEAST_RIGHT, wrong[recent], 0)[order])
     held = errors / min(RECENT, past.num_requests) <= goal
     if past.terms.hit_error is not None:
-        held &= errors / np.arange(1, len(errors) + 1) <= SLACK * past.terms.hit_error
+        held &= errors / np.arange(1, len(errors) + 1) <= caution * past.terms.hit_error
     passed = np.flatnonzero(held)
     return float(worth[order][passed[-1]]) if len(passed) else SHUT
+
+
+def cautious(past: Past) -> float:
+    """What part of the budget is used: the less labels there are, and the fewer errors are promised, the less."""
+    promised = past.terms.error if past.terms.hit_error is None else min(past.terms.error, past.terms.hit_error)
+    return max(0.0, 1 - CAUTION / math.sqrt(max(1e-9, promised * len(past.labels))))
+
+
+def rights(past: Past, steps: dict[str, Learned]) -> Array:
+    """How likely each of the past proposals was right, as it is seen now."""
+    right = np.zeros(len(past.asked))
+    for step, how in steps.items():
+        size = len(how.coefficients)
+        rows = [row for row, asked in enumerate(past.asked) if asked.step == step and len(asked.features) == size]
+        if rows:
+            odds = np.array([past.asked[row].features for row in rows]) @ np.array(how.coefficients)
+            right[rows] = chances(bent_all(odds, how.bend))
+    return right

@@ -11,34 +11,40 @@ SAFE = 30.0
 """Log odds beyond which nothing is more certain."""
 
 
-def chances(features: Array, coefficients: Array) -> Array:
-    """Probabilities of being right, shape (rows,)."""
-    odds: Array = 1 / (1 + np.exp(-np.clip(features @ coefficients, -SAFE, SAFE)))
-    return odds
+def chances(odds: Array) -> Array:
+    """Probabilities from log odds."""
+    likely: Array = 1 / (1 + np.exp(-np.clip(odds, -SAFE, SAFE)))
+    return likely
 
 
-def fit(features: Array, right: Array, weights: Array, mean: Array, precision: Array) -> Array:
-    """Most probable coefficients; `precision` (columns,) says how firmly each is believed to be near its `mean`."""
+def fit(
+    features: Array, right: Array, weights: Array, mean: Array, precision: Array, *, start: Array | float = 0.0
+) -> Array:
+    """Most probable coefficients; `precision` (columns,) says how firmly each is believed to be near its `mean`.
+
+    `start` are log odds that every row has already.
+    """
     coefficients = np.array(mean)
     best = -np.inf
     step: Array = np.zeros_like(mean)
     for _ in range(MOST_STEPS):
         tried = coefficients + step
-        height = likelihood(features, right, weights, tried) - 0.5 * float(precision @ (tried - mean) ** 2)
+        odds = features @ tried + start
+        height = likelihood(odds, right, weights) - 0.5 * float(precision @ (tried - mean) ** 2)
         if height < best:
             step = step / 2
             continue
         coefficients, best = tried, height
-        odds = chances(features, coefficients)
-        slope = features.T @ (weights * (right - odds)) - precision * (coefficients - mean)
-        curve = (features * (weights * odds * (1 - odds))[:, None]).T @ features + np.diag(precision)
+        likely = chances(odds)
+        slope = features.T @ (weights * (right - likely)) - precision * (coefficients - mean)
+        curve = (features * (weights * likely * (1 - likely))[:, None]).T @ features + np.diag(precision)
         step = np.array(np.linalg.solve(curve, slope), np.float64)
         if np.abs(step).max() < CLOSE:
             break
     return coefficients
 
 
-def likelihood(features: Array, right: Array, weights: Array, coefficients: Array) -> float:
+def likelihood(odds: Array, right: Array, weights: Array) -> float:
     """The weighted log likelihood."""
-    odds = np.clip(features @ coefficients, -SAFE, SAFE)
-    return float(weights @ (right * odds - np.logaddexp(0, odds)))
+    bounded = np.clip(odds, -SAFE, SAFE)
+    return float(weights @ (right * bounded - np.logaddexp(0, bounded)))

@@ -29,6 +29,8 @@ EVERY = 200
 """Requests or labels after which the promise is fitted anew; at the opening a quarter of it."""
 LEAST_LABELS = 150
 """Labels without which nothing uncertain is served."""
+SUREST = 12.0
+"""Log odds beyond which nothing is more certain."""
 LEAST_RIGHT = 0.5
 """No value makes an answer worth serving that is more likely wrong than right."""
 VALUES = (0.1, 10.0)
@@ -39,6 +41,17 @@ def rule(step: str, proposal: Proposal) -> Ruling:  # noqa: ARG001 - `Promise.ru
     """Rule without having learned: only certain evidence passes."""
     kind = proposal.evidence.kind
     return SERVE if kind in CERTAIN else Ruling("refuse", f"the promise does not allow {kind} evidence")
+
+
+KNOTS = (2.0, 4.0)
+"""Log odds at which the curve bends that makes them true: p = .88 and .98."""
+Bend = tuple[float, float, float]
+"""What is added to log odds: everywhere, and for every unit above each knot."""
+
+
+def bent(odds: float, bend: Bend) -> float:
+    """True log odds: see `bend.py`."""
+    return odds + bend[0] + bend[1] * max(0.0, odds - KNOTS[0]) + bend[2] * max(0.0, odds - KNOTS[1])
 
 
 class Terms(Struct, frozen=True):
@@ -52,13 +65,23 @@ class Terms(Struct, frozen=True):
     """Share of would-be shallow answers that the large model gives, too."""
 
 
-class Prior(Struct, frozen=True):
-    """What is believed of one step's features before anything is known: coefficients and how firmly."""
+class Belief(Struct, frozen=True):
+    """What is believed before labels say otherwise; the defaults were measured on two sets of questions."""
 
-    mean: tuple[float, ...]
-    precision: tuple[float, ...]
-    version: int
-    """Of the features."""
+    bend: Bend = (0.1, 0.67, -1.35)
+    """How the regression's log odds bend to true ones: see `bend.py`."""
+    firmness: float = 200.0
+    """The precision of each of these numbers."""
+
+
+class Learned(Struct, frozen=True):
+    """How one step's features say how likely its answers are right: log odds, then how they bend."""
+
+    coefficients: tuple[float, ...]
+    bend: Bend
+
+
+BELIEF = Belief()
 
 
 class Asked(Struct, frozen=True, gc=False):
@@ -75,7 +98,7 @@ class Asked(Struct, frozen=True, gc=False):
 class Fit(Struct, frozen=True):
     """What was learned; swapped in whole."""
 
-    coefficients: Mapping[str, tuple[float, ...]]
+    steps: Mapping[str, Learned]
     cut: float = SHUT
     """Served is what has value / (1 - p) above it."""
     version: int = 0
@@ -88,7 +111,7 @@ class Past(Struct, frozen=True):
     """What a fit is made from; values that nobody changes any more."""
 
     terms: Terms
-    priors: Mapping[str, Prior]
+    belief: Belief
     asked: list[Asked]
     labels: list[Label]
     num_requests: int
@@ -114,8 +137,8 @@ class Report(Struct, frozen=True):
 class Promise:
     """Rules on what steps propose, and learns from labels. Not for several threads, but for `quality.cut.fit`."""
 
-    def __init__(self, terms: Terms, chance: Random, priors: Mapping[str, Prior] | None = None) -> None:
-        self.terms, self.chance, self.priors = terms, chance, dict(priors or {})
+    def __init__(self, terms: Terms, chance: Random, belief: Belief = BELIEF) -> None:
+        self.terms, self.chance, self.belief = terms, chance, belief
         self.fit = Fit({})
         self.asked: deque[Asked] = deque(maxlen=NUM_ASKED)
         self.labels: deque[Label] = deque(maxlen=NUM_LABELS)
@@ -154,10 +177,11 @@ class Promise:
 
     def right(self, step: str, features: tuple[float, ...]) -> float:
         """The probability that an answer is right; 0 where nothing is known of such a one."""
-        coefficients = self.fit.coefficients.get(step, ())
-        if len(coefficients) != len(features):
+        learned = self.fit.steps.get(step)
+        if learned is None or len(learned.coefficients) != len(features):
             return 0.0
-        return 1 / (1 + math.exp(-max(-30.0, min(15.0, sum(map(mul, coefficients, features))))))
+        odds = bent(sum(map(mul, learned.coefficients, features)), learned.bend)
+        return 1 / (1 + math.exp(-max(-SUREST, min(SUREST, odds))))
 
     def value(self, saved_usd: float | None) -> float:
         """An answer's value, where 1 is the usual one."""
@@ -168,9 +192,7 @@ class Promise:
 
     def learn(self, label: Label) -> None:
         """Take in what became known of one proposal, here or in another process; unsound labels are left aside."""
-        prior = self.priors.get(label.step)
-        sound = label.features and all(map(math.isfinite, label.features)) and 0 < label.share <= 1
-        if not sound or (prior is not None and prior.version != label.version):
+        if not label.features or not all(map(math.isfinite, label.features)) or not 0 < label.share <= 1:
             return
         self.labels.append(label)
         self.num_labels += 1
@@ -187,7 +209,7 @@ class Promise:
         self.fitted_at = self.num_requests
         asked = list(self.asked)
         requests = self.num_requests - asked[0].request + 1 if asked else 0
-        return Past(self.terms, self.priors, asked, list(self.labels), requests, self.fit.version)
+        return Past(self.terms, self.belief, asked, list(self.labels), requests, self.fit.version)
 
     def adopt(self, fit: Fit) -> None:
         """Rule by a new fit from here on."""
