@@ -26,7 +26,8 @@ ROLES = frozenset(
 )
 """Prepositions that change who does what to whom, or when."""
 LISTS = frozenset({"and", "or"})
-TELLING = ROLES | QUANTITIES | NEGATIONS
+SIGNS = frozenset("+*/^=<>|~×÷≤≥≠√#")  # noqa: RUF001 - signs of arithmetic and of programming
+TELLING = ROLES | QUANTITIES | NEGATIONS | SIGNS
 TURNED = frozenset(pair for one in ("on off", "in out", "up down") for pair in permutations(one.split()))
 QUESTIONS = frozenset(
     {"who", "where", "when", "why", "how many", "how long", "how often", "how far", "how old", "how big"}

@@ -18,7 +18,7 @@ class Token(Struct, frozen=True, gc=False):
     start: int
     end: int
     kind: str
-    """word, alone, figure, code, quote, date or time"""
+    """word, alone, sign, figure, code, quote, date or time"""
     words: tuple[Word, ...] = ()
 
 
@@ -27,7 +27,7 @@ ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00
 """Letters of scripts without spaces: each is a word."""
 SIGNS = "$£€¥₹₽₩₺₿"
 PLAIN = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
-NOT_PLAIN = re.compile(r"""[^\x00-\x7f’]|[\d"`@_#$]|//|www|--|(?<!\w)'""")
+NOT_PLAIN = re.compile(r"""[^\x00-\x7f’]|[\d"`@_#$+*/^=<>%|~\\]|www|--|\s-\s|(?<!\w)'""")
 TOKEN = re.compile(
     rf"""
       (?P<quote>"[^"\n]{{1,300}}"|“[^”\n]{{1,300}}”|„[^“”\n]{{1,300}}[“”]|«[^»\n]{{1,300}}»|`[^`\n]{{1,300}}`
@@ -41,6 +41,7 @@ TOKEN = re.compile(
     | (?P<time>(?<!\d)\d{{1,2}}(?:[:h]\d{{2}}(?::\d{{2}})?(?:\s?[ap]\.?m\b)?|\s?[ap]\.?m\b|\s?o['’]clock))
     | (?P<figure>(?:[{SIGNS}]\s?)?(?:(?<!\w)[-−])?\d+(?:[.,'’]\d+)*(?:\s?(?:k|K|M|bn)\b|(?:st|nd|rd|th)\b)?
         (?:\s?[{SIGNS}%]|°[cCfF]?)?)
+    | (?P<sign>[+*/^=<>%|~\\×÷≤≥≠√#]|(?<=\s)[-−](?=\s)|(?<=\d)[-−](?=\d))
     | (?P<alone>[{ALONE}])
     | (?P<word>[^\W\d_](?:[^\W\d_]|[{MARKS}])*(?:['’][^\W\d_]+)*)
     """,
@@ -55,6 +56,6 @@ def tokens(text: str) -> list[Token]:
     found = []
     for match in TOKEN.finditer(text):
         kind = match.lastgroup or ""
-        known = look_up(match[0]) if kind in {"word", "alone"} else ()
+        known = look_up(match[0]) if kind in {"word", "alone", "sign"} else ()
         found.append(Token(match[0], match.start(), match.end(), kind, known))
     return found

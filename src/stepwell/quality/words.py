@@ -22,8 +22,8 @@ NEGATIONS = frozenset(
 UNKNOWING = frozenset("know sur idea understand certain clu".split())
 """Stems behind which a negation says only why somebody asks."""
 NEGATIVES = frozenset(
-    "unabl avoid fail trouble problem issu wrong incorrect miss deny refus reject declin unhappy dissatisfy lack prevent "
-    "impossibl unsuccessful error mistak bad forget los steal block unsatisfy disappear stop difficult stuck "
+    "unabl avoid fail trouble problem issu wrong incorrect miss deny refus reject declin unhappy dissatisfy lack "
+    "prevent impossibl unsuccessful error mistak bad forget los steal block unsatisfy disappear stop difficult stuck "
     "revert cancel gon unauthoriz unrecogniz unknown free".split()
 )
 """Stems that may stand for a negation: unable is not able."""
