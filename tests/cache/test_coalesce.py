@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stepwell.cache.coalesce import Flight, Flights
 from stepwell.cache.live import AHEAD_BYTES, Live, Reader
 from stepwell.errors import EngineBadReply, EngineUnavailable
+from stepwell.protocols import Chunks, Take
 from stepwell.types import Answer, Chunk, Outcome, Usage
 
 LAST = Chunk(b"end", last=True)
@@ -31,7 +32,7 @@ def reader(live: Live) -> Reader:
     return Reader(live, lambda: None)
 
 
-async def filled(live: Live, chunks: AsyncGenerator[Chunk, None]) -> None:
+async def filled(live: Live, chunks: Chunks) -> None:
     await live.fill(chunks)
     live.end()
 
@@ -203,3 +204,60 @@ def test_similar_questions_are_found_within_their_partition_only() -> None:
     mine.about = 0.8
     assert flights.similar(b"mine", lambda about: about > 0.5) is mine
     assert flights.similar(b"mine", lambda about: about > 0.85) is None
+
+
+async def test_who_asks_nearly_the_same_waits_for_a_bounded_time() -> None:
+    flight = Flights(1000).lead(b"k", b"p", (), 0)
+    gate = asyncio.Event()
+
+    async def below() -> Outcome:
+        await gate.wait()
+        return Outcome(Answer(form="json", body=b"{}"), ())
+
+    flight.want()
+    flight.fly(below(), lambda _: None)
+    assert await flight.within(0.01) is None
+    waiting = asyncio.ensure_future(flight.within(100))
+    await asyncio.sleep(0)
+    gate.set()
+    answer = await waiting
+    assert answer is not None
+    assert answer.body == b"{}"
+    assert flight.num_wanting == 1
+
+
+async def test_words_are_taken_in_the_call_that_brings_them_while_readers_keep_up() -> None:
+    class Lane:
+        """A source with a lane past its iteration."""
+
+        take: Take | None = None
+
+        def direct(self, take: Take) -> None:
+            self.take = take
+
+        def __aiter__(self) -> AsyncIterator[Chunk]:
+            return self.told()
+
+        async def told(self) -> AsyncGenerator[Chunk, None]:
+            assert self.take is not None
+            self.refused = 0
+            for _ in range(200):
+                piece = b"x" * 1000
+                if not self.take(piece):
+                    self.refused += 1
+                    yield Chunk(piece)
+            yield LAST
+
+        async def __anext__(self) -> Chunk:
+            raise NotImplementedError
+
+        async def aclose(self) -> None:
+            """Nothing to give back."""
+
+    live, lane = Live(1_000_000, []), Lane()
+    filling = asyncio.ensure_future(filled(live, lane))
+    await asyncio.sleep(0.01)
+    assert len(live.chunks) == AHEAD_BYTES // 1000 + 2
+    assert len(await read(reader(live))) == 200_003
+    await filling
+    assert 1 <= lane.refused <= 5, "and otherwise left to the iteration, in order"

@@ -544,3 +544,20 @@ async def test_what_is_meant_is_served_or_withheld_for_all_who_ask(desks: Any, k
     assert {one.body for one in told} == {MEANT.body if served else WHOLE}
     assert meant.num_kept == (0 if served else 1)
     assert len(told[0].outcome.withheld) == (0 if served else 1)
+
+
+async def test_a_search_by_meaning_that_breaks_costs_its_answer_only(desks: Any) -> None:
+    class Broken(Meant):
+        async def propose(self, *_: Any) -> Proposal | Defer:
+            raise KeyError("oh")
+
+    from stepwell.cache.key import identity  # noqa: PLC0415
+
+    desk = desks(gated())
+    desk.cache.meaning = Broken(Defer(""))
+    desk.cache.identify = lambda scope, exact, request: identity(scope, exact, request, embedder="e", secret=b"s")
+    callers = [desk.begin(asked(id=str(number))) for number in range(10)]
+    await turns()
+    open_gate(desk.engine)
+    assert {one.body for one in await asyncio.gather(*callers)} == {WHOLE}
+    assert len(desk.engine.calls) == 1

@@ -133,6 +133,22 @@ class Flight:
             self.num_whole -= 1
             self.hurry()
 
+    async def within(self, patience_s: float) -> Answer | None:
+        """The whole answer, if it is there in time: for those who ask nearly the same."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + patience_s
+        self.want()
+        try:
+            while not self.over and self.shareable and loop.time() < until_s:
+                timer = loop.call_at(until_s, wake, self.ends)
+                try:
+                    await waiting(self.ends)
+                finally:
+                    timer.cancel()
+        finally:
+            self.leave()
+        return self.answer
+
     def hurry(self) -> None:
         """Let the source wait for no reader while somebody wants the whole."""
         if self.live is not None:

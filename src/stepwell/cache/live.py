@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from stepwell.drive import Baton
 from stepwell.errors import EngineBadReply
-from stepwell.protocols import Chunks
+from stepwell.protocols import Chunks, Direct
 from stepwell.types import Chunk, Usage
 
 AHEAD_BYTES = 64 * 1024
@@ -62,17 +62,30 @@ class Live:
 
     async def fill(self, source: Chunks) -> None:
         """Read a source to its end mark. Raises what it raises, or EngineBadReply where there is no end mark."""
+        if isinstance(source, Direct):
+            source.direct(self.took)
         try:
             async for chunk in source:
                 self.add(chunk)
                 if chunk.last:
                     return
-                while self.at_bytes - self.furthest_bytes > AHEAD_BYTES and (self.large or not self.hurried):
+                while self.is_ahead():
                     self.parked = Baton(self.loop)
                     await self.parked
             raise EngineBadReply("the stream ended before its end mark")
         finally:
             await source.aclose()
+
+    def is_ahead(self) -> bool:
+        """Say whether the source shall wait."""
+        return self.at_bytes - self.furthest_bytes > AHEAD_BYTES and (self.large or not self.hurried)
+
+    def took(self, words: bytes) -> bool:
+        """Take words in the very call that brings them (`protocols.Take`)."""
+        if self.is_ahead():
+            return False
+        self.add(Chunk(words))
+        return True
 
     def add(self, chunk: Chunk) -> None:
         """Take a chunk, and wake whoever waits for it; the last one wakes nobody: `end` does."""

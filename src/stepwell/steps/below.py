@@ -96,6 +96,7 @@ class Below:
 
     def fly(self, asked: Question, flight: Flight, spare: Held | None, descent: Descent) -> None:
         """Ask below."""
+        flight.position = self.exact.tags.position
         flight.fly(self.answered(asked, flight, spare, descent), lambda flight: self.landed(asked, flight))
 
     async def answered(self, asked: Question, flight: Flight, spare: Held | None, descent: Descent) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -31,6 +32,8 @@ from stepwell.types import (
     Usage,
     Visit,
 )
+
+log = logging.getLogger(__name__)
 
 NOTHING = Usage(0, 0)
 REFRESH_S = 1.0
@@ -192,8 +195,8 @@ class Cache:
         try:
             found, reason = await self.found(asked, held)
             served = self.served(asked, found)
-            if served is None and self.meaning is not None and asked.identity is not None:
-                told = await self.meaning.propose(asked.request, asked.identity)
+            if served is None:
+                told = await self.meant(asked)
         except BaseException:
             flight.land()
             raise
@@ -219,6 +222,16 @@ class Cache:
         if found is None or (held is not None and held.row.made_s >= found.row.made_s):
             return held, reason
         return found, REASONS.get(self.state(asked, found), "miss")
+
+    async def meant(self, asked: Question) -> Proposal | Defer | None:
+        """What a search by meaning proposes; a defect of it must not cost each of those who wait a call of its own."""
+        if self.meaning is None or asked.identity is None:
+            return None
+        try:
+            return await self.meaning.propose(asked.request, asked.identity)
+        except Exception:
+            log.exception("the search by meaning broke on request %s", asked.request.id)
+            return None
 
     async def onward(self, asked: Question, flight: Flight, spare: Held | None, descent: Descent) -> Outcome:
         """Let the flight ask below, and read along as its first passenger."""
