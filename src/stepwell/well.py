@@ -133,6 +133,7 @@ def build(config: Config, *, worker: str = "") -> Well:
         metrics=lambda: metrics.text(num_lost=book.num_lost()) + (meaning.metrics() if meaning else b""),
         refused=metrics.refused,
         started_s=int(time()),
+        worth=partial(worth, paid),
         public=answers.addresses(below.public, rules, config.cache.public_max_age_s),
     )
     return Well(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import threading
@@ -31,6 +32,8 @@ class Words:
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream, self.said, self.dies, self.stopped = upstream, 0, False, threading.Event()
+        self.usage = b""
+        """The event that counts, where there is one."""
         upstream.script = self.script
 
     async def script(self, _head: bytes, _body: bytes, writer: asyncio.StreamWriter) -> None:
@@ -47,7 +50,8 @@ class Words:
                 if self.dies:
                     writer.close()
                     return
-            writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
+            end = self.usage + DONE
+            writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(end), end))
         except (ConnectionError, asyncio.CancelledError):
             self.stopped.set()
             raise
@@ -76,6 +80,24 @@ def until(line: socket.socket, mark: bytes) -> bytes:
 @pytest.fixture
 def words(upstream: Upstream) -> Words:
     return Words(upstream)
+
+
+def test_who_reads_along_and_counts_is_told_at_the_end_what_was_saved(serve: Start, words: Words) -> None:
+    gateway = serve(forwarding(words.upstream))
+    words.said = 2
+    words.usage = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":5}}\n\n'
+    counting = json.dumps({**json.loads(STREAM), "stream_options": {"include_usage": True}}).encode()
+    with closing(begin(gateway, counting)) as leader, closing(begin(gateway, counting)) as follower:
+        told = [until(leader, b"w2 "), until(follower, b"w2 ")]
+        words.said = 5
+        told = [told[0] + read(leader), told[1] + read(follower)]
+    along = [each for each in told if b"collapsed" in each]
+    assert len(along) == 1
+    events = [json.loads(part) for part in re.findall(rb"data: (\{.*\})\n", along[0])]
+    assert events[-1]["usage"]["completion_tokens"] > 0
+    assert events[-1]["stepwell_saved_usd"] > 0
+    assert b"Stepwell-Saved-Usd" not in along[0]
+    assert all(b"stepwell_saved_usd" not in each for each in told if each is not along[0])
 
 
 def test_a_follower_reads_along_and_stays_when_the_leader_leaves(serve: Start, words: Words) -> None:

@@ -33,6 +33,7 @@ class Door(Struct, frozen=True, kw_only=True):
     refused: Callable[[str, int], None]
     """Told of each request that was not let in: code, HTTP status."""
     started_s: int
+    worth: reply.Worth | None = None
     public: answers.Public | None = None
     """Where answers for everybody are found, if there are any."""
 
@@ -78,7 +79,7 @@ async def answer(door: Door, exchange: Exchange, request: Request) -> None:
         if outcome.answer is None or outcome.answer.chunks is None:
             reply.whole(exchange, request, outcome, sent)
         else:
-            await reply.stream(exchange, request, outcome, sent, door.keep_bytes)
+            await reply.stream(exchange, request, outcome, sent, keep_bytes=door.keep_bytes, worth=door.worth)
     finally:
         settled = reply.settled(request, outcome, sent, perf_counter() - request.started_s)
         for settle in door.settlers:

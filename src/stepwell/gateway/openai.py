@@ -209,6 +209,13 @@ def is_usage_event(event: bytes) -> bool:
     return b'"choices":[]' in event or b'"choices": []' in event
 
 
+def with_saved(event: bytes, usd: bytes) -> bytes:
+    """A usage event that says what was saved, too: for a stream whose head had to go out before anybody knew."""
+    if not event.startswith(b"data:") or not event.endswith(b"}\n\n") or event.count(b"\n") > 2:  # noqa: PLR2004
+        return event
+    return b'%b,"stepwell_saved_usd":%b}\n\n' % (event[:-3], usd)
+
+
 def estimated_usage(request: Request, body: bytes, form: Form) -> Usage:
     """Tokens where the engine counted none: one a stream event, else four bytes a token. Marked `estimated`."""
     output_tokens = body.count(b"\ndata: ") if form == "events" else len(body) // 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from msgspec import Struct
@@ -15,6 +16,9 @@ from stepwell.protocols import Direct
 from stepwell.types import Answer, Chunk, Outcome, Request, Settled, Usage, Visit
 
 log = logging.getLogger(__name__)
+
+Worth = Callable[[str, Usage | None], float]
+"""USD that an answer of a model would have cost at the large model."""
 
 OK = 200
 HUNG_UP = 499
@@ -43,10 +47,13 @@ def whole(exchange: Exchange, request: Request, outcome: Outcome, sent: Sent) ->
     exchange.reply(OK, head(request, outcome, answer), answer.body)
 
 
-async def stream(exchange: Exchange, request: Request, outcome: Outcome, sent: Sent, keep_bytes: int) -> None:
+async def stream(
+    exchange: Exchange, request: Request, outcome: Outcome, sent: Sent, *, keep_bytes: int, worth: Worth | None = None
+) -> None:
     """Pass on chunks as they come, one write each, no faster than the caller reads.
 
-    A stream that breaks ends with an error event and a cut connection, never as if it were complete.
+    A stream that breaks ends with an error event and a cut connection, never as if it were complete. Where the head
+    could not say what was saved, `worth` does, in the last usage event.
     """
     answer = outcome.answer
     assert answer is not None  # noqa: S101 - only called for an answer that is still coming
@@ -57,8 +64,7 @@ async def stream(exchange: Exchange, request: Request, outcome: Outcome, sent: S
     try:
         async for chunk in answer.chunks:
             keep(sent, chunk, keep_bytes)
-            if chunk.usage is None or request.include_usage or not openai.is_usage_event(chunk.data):
-                exchange.write(chunk.data)
+            exchange.write(chunk.data if chunk.usage is None else counted(request, answer, chunk, worth))
             if exchange.connection.writable is not None:
                 await exchange.connection.writable
         if not sent.complete:
@@ -73,6 +79,17 @@ async def stream(exchange: Exchange, request: Request, outcome: Outcome, sent: S
         exchange.end()
     finally:
         await answer.chunks.aclose()
+
+
+def counted(request: Request, answer: Answer, chunk: Chunk, worth: Worth | None) -> bytes:
+    """A chunk with usage as this caller gets it: what holds nothing else, only where it was asked for."""
+    if not openai.is_usage_event(chunk.data):
+        return chunk.data
+    if not request.include_usage:
+        return b""
+    if worth is None or answer.saved_usd is not None:
+        return chunk.data
+    return openai.with_saved(chunk.data, money(worth(request.model, chunk.usage)))
 
 
 def take(exchange: Exchange, sent: Sent, keep_bytes: int, words: bytes) -> bool:
