@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import Gateway, Start
+from conftest import Gateway, Start, running
 from servers import RedisServer
 from stepwell.client import Client, digest
 from stepwell.errors import BadRequest
@@ -163,8 +163,14 @@ def test_the_headers_speak_the_words_of_caches(serve: Start) -> None:
     assert headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
-def test_votes_count_across_gateways_that_share_a_store(serve: Start, redis_server: RedisServer) -> None:
-    config = f'{CONFIG}[cache]\nurl = "{redis_server.url}"\n'
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """One that may be stopped."""
+    yield from running(RedisServer)
+
+
+def test_votes_count_across_gateways_that_share_a_store(serve: Start, own_redis: RedisServer) -> None:
+    config = f'{CONFIG}[cache]\nurl = "{own_redis.url}"\n'
     first, second = (serve(config, name=name, **KEYS) for name in ("first", "second"))
     where = address(first.port)
     assert address(second.port) == where, "one address at every gateway"
@@ -174,7 +180,7 @@ def test_votes_count_across_gateways_that_share_a_store(serve: Start, redis_serv
     post(first.port, "secret-2")
     until(lambda: get(first.port, where)[0] == get(second.port, where)[0] == 200)
     assert get(first.port, where)[2] == get(second.port, where)[2]
-    redis_server.stop()
+    own_redis.stop()
     other = address(first.port, messages=[{"role": "user", "content": "How old?"}])
     status, headers, _ = get(second.port, other)
     assert (status, headers["cache-control"]) == (503, "no-store")
