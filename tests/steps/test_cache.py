@@ -286,6 +286,16 @@ async def test_a_stale_answer_is_given_at_once_and_asked_for_anew_once(desks: An
     assert (entry.complete, entry.usage) == (True, Usage(5, 3))
 
 
+async def test_a_stale_answer_of_the_store_is_asked_for_anew_by_its_first_reader(desks: Any) -> None:
+    store = MemoryStore(10_000_000)
+    await desks(store=store, rule=STALE_NOW).serve(asked())
+    await asyncio.sleep(0.01)
+    desk = desks(gated(), store=store, rule=STALE_NOW)
+    told = [await desk.serve(asked(id=str(number))) for number in range(2, 5)]
+    assert [one.how for one in told] == [("cache", "hit: stale-while-revalidate")] * 3
+    assert [call.id for call in desk.engine.calls] == ["2-refresh"]
+
+
 async def test_a_refresh_that_fails_costs_nobody_the_stale_answer(desks: Any) -> None:
     desk = desks(Engine(), rule=STALE_NOW)
     await desk.serve(asked())

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 NOTHING = Usage(0, 0)
 REFRESH_S = 1.0
 """A refresh is not begun again sooner, however it ended."""
+SERVED = frozenset({"fresh", "early", "stale"})
 REASONS = {"unwanted": "request", "stale": "stale", "spare": "stale"}
 """Why a kept answer does not do, in RFC 9211's words; all else is a miss."""
 
@@ -76,9 +77,7 @@ class Cache:
             return Defer("bypass: temperature above 0")
         whose = self.scope(request, rule)
         exact = key(whose, request)
-        held = self.exact.recall(exact, whose)
-        if held is None and self.public is not None:
-            held = self.public.recall(request)
+        held = self.recall(request, exact, whose)
         if held is not None and self.now_s() < held.quiet_s and not request.cache_control and not request.tags:
             return proposal(held.proposal, request)
         wanted = wish(request.cache_control) if request.cache_control else ANYTHING
@@ -89,7 +88,7 @@ class Cache:
         if asked.wish.no_store:
             return Defer("bypass: the caller wants nothing stored")
         while True:
-            served = self.served(asked, held)
+            served = self.served(asked, held, self.state(asked, held))
             if served is not None:
                 return served
             flight = self.joinable(asked)
@@ -98,14 +97,18 @@ class Cache:
             followed = await self.follow(flight, asked.request)
             if followed is not None:
                 return followed
-            held = self.exact.recall(asked.exact, asked.scope)
+            held = self.recall(asked.request, asked.exact, asked.scope)
 
     # --- kept
 
-    def served(self, asked: Question, held: Held | None) -> Proposal | None:
+    def recall(self, request: Request, exact: bytes, whose: bytes) -> Held | None:
+        """What memory has: this caller's own, else everybody's."""
+        held = self.exact.recall(exact, whose)
+        return self.public.recall(request) if held is None and self.public is not None else held
+
+    def served(self, asked: Question, held: Held | None, how: str) -> Proposal | None:
         """A kept answer, if this caller may have it; what is stale is asked for anew meanwhile."""
-        how = self.state(asked, held)
-        if held is None or how not in ("fresh", "early", "stale"):
+        if held is None or how not in SERVED:
             return None
         if how == "fresh":
             return proposal(held.proposal, asked.request)
@@ -191,21 +194,20 @@ class Cache:
         """Look where looking takes time, for all who ask the same; then go one step down for them."""
         asked = self.identified(asked)
         flight = self.below.lead(asked)
-        told: Proposal | Defer | None = None
         try:
             found, reason = await self.found(asked, held)
-            served = self.served(asked, found)
-            if served is None:
-                told = await self.meant(asked)
+            how = self.state(asked, found)
+            told = None if how in SERVED else await self.meant(asked)
         except BaseException:
             flight.land()
             raise
+        if how in SERVED:
+            flight.land()  # those who waited find it, too, and its refresh is another flight
+        served = self.served(asked, found, how)
         if served is not None:
-            flight.land()  # those who waited find it, too
             return served
         self.leading[asked.request.id] = flight
-        spare = found if self.state(asked, found) == "spare" else None
-        onward = partial(self.onward, asked, flight, spare)
+        onward = partial(self.onward, asked, flight, found if how == "spare" else None)
         if isinstance(told, Proposal):
             return msgspec.structs.replace(told, onward=onward)
         return Defer(reason, told.usd if told else 0.0, onward=onward)
