@@ -233,11 +233,12 @@ class Tenants(RuleBasedStateMachine):
         self.run(self.all_of([self.keep(*lease, number) for lease, number in zip(chosen, numbers, strict=False)]))
 
     async def keep(self, at: int, question: Asked, fence: int, number: int) -> None:
-        process, serial = self.processes[at], len(self.truth.ends_s)
+        process = self.processes[at]
+        await process.ready()
+        serial = len(self.truth.ends_s)
         ttl_s, tags = TTLS_S[number % 3], TAGS[: number % 7 % 3]
         made_s = time.time()
         body = json.dumps({"meaning": question.meaning, "serial": serial}).encode()
-        await process.ready()
         row = AnswerRow(
             question.partition,
             "json",
