@@ -286,6 +286,15 @@ async def test_a_stale_answer_is_given_at_once_and_asked_for_anew_once(desks: An
     assert (entry.complete, entry.usage) == (True, Usage(5, 3))
 
 
+async def test_a_dear_answer_is_made_anew_before_it_is_stale(desks: Any) -> None:
+    desk = desks(Engine(), rule=msgspec.structs.replace(KEEP, terms=Terms(60, early=1e12)))
+    await desk.serve(asked())
+    told = await desk.serve(asked(id="2"))
+    assert (told.how, told.body) == (("cache", "hit"), WHOLE)
+    assert [call.id for call in desk.engine.calls] == ["1", "2-refresh"]
+    assert (await desk.serve(asked(id="3"))).body == chat("Deep, I say. #2")
+
+
 async def test_a_stale_answer_of_the_store_is_asked_for_anew_by_its_first_reader(desks: Any) -> None:
     store = MemoryStore(10_000_000)
     await desks(store=store, rule=STALE_NOW).serve(asked())
