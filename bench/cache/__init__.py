@@ -1,0 +1,1 @@
+"""Benchmarks of the cache: by meaning, its parts, and what it costs."""
