@@ -25,7 +25,7 @@ from stepwell.cache.guard import vetoes
 from stepwell.cache.metric import Metric, due, learn
 from stepwell.engines.embed import MiniLm
 from stepwell.quality.facts import Facts, facts
-from stepwell.quality.promise import LEAST_RIGHT, Promise, Terms
+from stepwell.quality.promise import Promise, Terms
 from stepwell.types import Answer, Evidence, Label, Proposal
 
 NUM_REQUESTS = 8_000
@@ -127,8 +127,7 @@ class Stream:
         self.answers.pop()
         if chosen is None or given is None or self.intents.get(given, "") != self.intents.get(answer, ""):
             return False
-        right = self.promise.right(STEP, chosen.features)
-        return right >= LEAST_RIGHT and 1 / (1 - right) > self.promise.fit.cut
+        return self.promise.weighed(self.promise.right(STEP, chosen.features), 1.0).verdict != "refuse"
 
 
 @cache
