@@ -79,8 +79,11 @@ class Cells:
 
     def codes_of(self, numbers: list[int]) -> Codes:
         """Codes of keys that are in it."""
-        places = [self.places[bisect_left(self.numbers, number)] for number in numbers]
-        return np.concatenate([self.flats[at].codes_of([number]) for at, number in zip(places, numbers, strict=True)])
+        size, codes = self.num_dimensions, np.empty((len(numbers), self.num_dimensions), np.int8)
+        for at, number in enumerate(numbers):
+            flat = self.flats[self.places[bisect_left(self.numbers, number)]]
+            codes[at] = np.frombuffer(flat.codes, np.int8, size, bisect_left(flat.numbers, number) * size)
+        return codes
 
     def remove(self, numbers: Numbers) -> None:
         """Take keys out, those that are there."""

@@ -103,6 +103,15 @@ class Index:
         """Vectors of length 1 of keys that `nearest` found, shape (keys, dimensions)."""
         return unpacked(self.parts[self.places[partition]].codes_of(numbers.tolist()))
 
+    def answers_of(self, numbers: Numbers) -> list[bytes]:
+        """Answers of keys that `nearest` found."""
+        return self.keys.answers_of(numbers)
+
+    def text_of(self, number: int) -> str:
+        """The wording of a key that `nearest` found."""
+        key = self.keys.get(number)
+        return "" if key is None else key.text
+
     def partitions(self) -> list[bytes]:
         """Names of all partitions."""
         return list(self.names)

@@ -13,7 +13,6 @@ from time import time
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
 
 from stepwell.cache.candidate import Chosen, choose
 from stepwell.cache.exact import Exact, answer_of
@@ -29,13 +28,13 @@ from stepwell.engines.replay import in_form
 from stepwell.engines.texts import answered_text, with_text
 from stepwell.errors import EngineError, StoreError
 from stepwell.protocols import Embedder
-from stepwell.quality.facts import facts
+from stepwell.quality.facts import Facts, facts
 from stepwell.types import Case, Defer, Evidence, Form, Proposal, Request, Settled
 
 log = logging.getLogger(__name__)
 
 
-MOST_FACTS = 20_000
+MOST_FACTS = 4_000
 """Kept wordings whose facts stay at hand."""
 FOLLOW_S = 0.25
 """How often the log of keys is read."""
@@ -83,28 +82,29 @@ class Semantic:
             self.num_late += 1
             log.warning("a question could not be embedded: %s", error)
         else:
-            vector: Vector = vectors[0]
-            return vector
+            return vectors[0]  # type: ignore[no-any-return]
         return None
 
     def chosen(self, vector: Vector, identity: Identity) -> tuple[Chosen, Key] | None:
         """The candidate among the neighbours, and its key."""
         index, partition = self.feed.index, identity.partition
         numbers, cosines = index.nearest(partition, vector, NUM_NEIGHBOURS)
-        keys = [key for key in map(index.get, numbers.tolist()) if key is not None]
-        if not keys:
+        if not len(numbers):
             return None
-        alive = np.isin(numbers, [key.number for key in keys])
         near = Near(
-            cosines=cosines[alive],
-            vectors=index.vectors(partition, numbers[alive]),
-            answers=[key.answer for key in keys],
-            allowed=[True] * len(keys),
+            cosines=cosines,
+            vectors=index.vectors(partition, numbers),
+            answers=index.answers_of(numbers),
+            allowed=[True] * len(numbers),
         )
-        asked, metric = self.facts_of(identity.text), self.spaces.get(partition)
-        num_keys = index.num_keys(partition)
-        chosen = choose(vector, asked, near, lambda row: self.facts_of(keys[row].text), metric, num_keys=num_keys)
-        return None if chosen is None else (chosen, keys[chosen.row])
+        asked, metric, num_keys = self.facts_of(identity.text), self.spaces.get(partition), index.num_keys(partition)
+        chosen = choose(vector, asked, near, lambda row: self.kept_facts(numbers[row]), metric, num_keys=num_keys)
+        key = None if chosen is None else index.get(int(numbers[chosen.row]))
+        return None if chosen is None or key is None else (chosen, key)
+
+    def kept_facts(self, number: int) -> Facts:
+        """What a kept wording says."""
+        return self.facts_of(self.feed.index.text_of(int(number)))
 
     async def proposal(self, request: Request, identity: Identity, chosen: Chosen, key: Key) -> Proposal | str:
         """The candidate's answer with its evidence; or why it is none."""
@@ -113,6 +113,7 @@ class Semantic:
         except StoreError:
             return "meaning: store-unavailable"
         if row is None or row.stale_s <= time():
+            self.feed.index.forget(key.answer)
             return "meaning: what is near has no answer any more"
         refilled = filled(row, key.text, identity.text, request) if chosen.slots else None
         body, form = (row.body, row.form) if refilled is None else (refilled, "json")
