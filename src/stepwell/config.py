@@ -195,6 +195,8 @@ class Semantic(Section, frozen=True):
     """http: the variable that holds the bearer key."""
     deadline_ms: Count = 100
     """A question that is not embedded by then goes on as a miss."""
+    patience_ms: Annotated[int, Meta(ge=0)] = 500
+    """Where nearly the same question is being asked right now, its answer is waited for so long. 0: never."""
     converted: str = "stepwell-data/minilm"
     """minilm: a folder for the weights in the form that is run, made once."""
     snapshot: str = ""

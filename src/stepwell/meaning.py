@@ -75,9 +75,16 @@ def compose(
     assert store is not None  # noqa: S101 - and then there is a store
     embeds = embedder(section)
     file = Path(section.snapshot) / f"index-{worker or 0}" if section.snapshot else None
-    semantic = Semantic(embeds, exact, Feed(store, file), deadline_s=section.deadline_ms / 1000)
     chance = Random(int.from_bytes(os.urandom(8)))  # noqa: S311 - samples, no secrets
     promise = Promise(Terms(terms.error, terms.hit_error, terms.audit), chance)
+    semantic = Semantic(
+        embeds,
+        exact,
+        Feed(store, file),
+        deadline_s=section.deadline_ms / 1000,
+        patience_s=section.patience_ms / 1000,
+        likely=lambda features: promise.passes(promise.right(Cache.name, features)),
+    )
     judge = named(terms.judge, embed=embeds.embed, ask=asking(config, engines, worth))
     audits = Audits(
         promise, judge, store, {Cache.name: semantic}, label=terms.label, max_waiting=MOST_WAITING, chance=chance

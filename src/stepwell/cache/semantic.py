@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from time import time
 from typing import Any, Literal
 
 import msgspec
 
+from stepwell.cache import beside
+from stepwell.cache.beside import About
 from stepwell.cache.candidate import Chosen, choose
+from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact, answer_of
 from stepwell.cache.features import NUM_NEIGHBOURS, VERSION, Near, Vector
 from stepwell.cache.feed import Feed
+from stepwell.cache.flat import Numbers
 from stepwell.cache.key import Identity
 from stepwell.cache.keys import Key
 from stepwell.cache.rows import KEYS, AnswerRow, KeyAdded, encode, tag_of
@@ -29,13 +33,15 @@ from stepwell.engines.texts import answered_text, with_text
 from stepwell.errors import EngineError, StoreError
 from stepwell.protocols import Embedder
 from stepwell.quality.facts import Facts, facts
-from stepwell.types import Case, Defer, Evidence, Form, Proposal, Request, Settled
+from stepwell.types import Answer, Case, Defer, Evidence, Form, Proposal, Request, Settled
 
 log = logging.getLogger(__name__)
 
 
 MOST_FACTS = 4_000
 """Kept wordings whose facts stay at hand."""
+FLIGHT_COSINE = 0.8
+"""Below this a question in flight is not looked at."""
 FOLLOW_S = 0.25
 """How often the log of keys is read."""
 SWEEP_EVERY = 240
@@ -45,8 +51,19 @@ SWEEP_EVERY = 240
 class Semantic:
     """One process's view of all wordings; `steps/cache.py` asks it after an exact miss."""
 
-    def __init__(self, embedder: Embedder, exact: Exact, feed: Feed, *, deadline_s: float) -> None:
-        self.embedder, self.exact, self.feed, self.deadline_s = embedder, exact, feed, deadline_s
+    def __init__(
+        self,
+        embedder: Embedder,
+        exact: Exact,
+        feed: Feed,
+        *,
+        deadline_s: float,
+        patience_s: float = 0.0,
+        likely: Callable[[tuple[float, ...]], bool] = bool,
+    ) -> None:
+        """`patience_s`: how long nearly the same question in flight is waited for, where `likely` it would do."""
+        self.embedder, self.exact, self.feed = embedder, exact, feed
+        self.deadline_s, self.patience_s, self.likely = deadline_s, patience_s, likely
         self.spaces = Spaces()
         self.wordings = Wordings(tag_of(embedder.name))
         self.facts_of = lru_cache(MOST_FACTS)(facts)
@@ -57,12 +74,16 @@ class Semantic:
         self.num_late = 0
         """Questions that were not embedded in time."""
 
-    async def propose(self, request: Request, identity: Identity) -> Proposal | Defer:
+    async def propose(self, request: Request, identity: Identity, flights: Flights) -> Proposal | Defer:
         """What the nearest wordings' answers speak for; a question that is not embedded in time is a miss."""
         vector = await self.vector(identity.text)
         if vector is None:
             return Defer("meaning: the embedder did not answer in time")
-        found = self.chosen(vector, identity)
+        near, numbers = self.near(vector, identity)
+        along = await self.along(request, identity, vector, near, flights)
+        if along is not None:
+            return along
+        found = None if near is None else self.among(near, numbers, vector, identity)
         told = await self.proposal(request, identity, *found) if found else "meaning: nothing near is known"
         if isinstance(told, str):
             self.wordings.asked(identity, vector, b"")
@@ -71,6 +92,26 @@ class Semantic:
         self.wordings.asked(identity, vector, found[1].answer if found and same else b"")
         self.offered[request.id] = identity.exact
         return told
+
+    async def along(
+        self, request: Request, identity: Identity, vector: Vector, near: Near | None, flights: Flights
+    ) -> Proposal | None:
+        """The answer to nearly the same question that is being asked right now, if it comes in time."""
+        mine = flights.flying.get(identity.exact)
+        if mine is not None:
+            mine.about = About(vector, identity.text)
+        nearest = FLIGHT_COSINE if near is None else max(FLIGHT_COSINE, float(near.cosines[0]))
+        flight = beside.nearest(flights, identity, vector, nearest) if self.patience_s else None
+        if flight is None:
+            return None
+        metric, num_keys = self.spaces.get(identity.partition), self.feed.index.num_keys(identity.partition)
+        features = beside.features(flight, vector, self.facts_of(identity.text), near, metric, num_keys=num_keys)
+        answer = await flight.within(self.patience_s) if features and self.likely(features) else None
+        if answer is None:
+            return None
+        self.wordings.asked(identity, vector, b"")
+        self.offered[request.id] = identity.exact
+        return self.offer(request, identity, answer, Evidence("semantic", "hit: semantic, collapsed", features))
 
     async def vector(self, text: str) -> Vector | None:
         """The question's vector: made once a request, in a task of its own, for requests run outside of any."""
@@ -85,18 +126,23 @@ class Semantic:
             return vectors[0]  # type: ignore[no-any-return]
         return None
 
-    def chosen(self, vector: Vector, identity: Identity) -> tuple[Chosen, Key] | None:
-        """The candidate among the neighbours, and its key."""
+    def near(self, vector: Vector, identity: Identity) -> tuple[Near | None, Numbers]:
+        """The neighbours, and the numbers of their keys."""
         index, partition = self.feed.index, identity.partition
         numbers, cosines = index.nearest(partition, vector, NUM_NEIGHBOURS)
         if not len(numbers):
-            return None
-        near = Near(
-            cosines=cosines,
-            vectors=index.vectors(partition, numbers),
-            answers=index.answers_of(numbers),
-            allowed=[True] * len(numbers),
-        )
+            return None, numbers
+        vectors, answers = index.vectors(partition, numbers), index.answers_of(numbers)
+        return Near(cosines=cosines, vectors=vectors, answers=answers, allowed=[True] * len(numbers)), numbers
+
+    def chosen(self, vector: Vector, identity: Identity) -> tuple[Chosen, Key] | None:
+        """The candidate for a question, and its key."""
+        near, numbers = self.near(vector, identity)
+        return None if near is None else self.among(near, numbers, vector, identity)
+
+    def among(self, near: Near, numbers: Numbers, vector: Vector, identity: Identity) -> tuple[Chosen, Key] | None:
+        """The candidate among the neighbours, and its key."""
+        index, partition = self.feed.index, identity.partition
         asked, metric, num_keys = self.facts_of(identity.text), self.spaces.get(partition), index.num_keys(partition)
         chosen = choose(vector, asked, near, lambda row: self.kept_facts(numbers[row]), metric, num_keys=num_keys)
         key = None if chosen is None else index.get(int(numbers[chosen.row]))
@@ -117,21 +163,28 @@ class Semantic:
             return "meaning: what is near has no answer any more"
         refilled = filled(row, key.text, identity.text, request) if chosen.slots else None
         body, form = (row.body, row.form) if refilled is None else (refilled, "json")
+        answer = msgspec.structs.replace(answer_of(row), form=form, body=body)
+        if chosen.vetoes and refilled is None:  # only for the judge: the wording may still be one more of this answer
+            return self.offer(request, identity, answer, Evidence("semantic", objection(chosen)), key.answer)
+        kind: Literal["semantic", "slot_fill"] = "semantic" if refilled is None else "slot_fill"
+        return self.offer(request, identity, answer, Evidence(kind, f"hit: {kind}", chosen.features), key.answer)
+
+    def offer(
+        self, request: Request, identity: Identity, answer: Answer, evidence: Evidence, name: bytes = b""
+    ) -> Proposal:
+        """An answer in the form that is asked for, with what an audit needs to know."""
         wants: Form = "events" if request.stream else "json"
-        body = in_form(body, form, wants, request.kind, include_usage=request.include_usage)
+        body = in_form(answer.body, answer.form, wants, request.kind, include_usage=request.include_usage)
         case = Case(
             question=identity.text,
             partition=identity.partition,
             version=VERSION,
             exact=identity.exact,
-            answer=key.answer,
+            answer=name,
             principal=identity.principal,
         )
-        answer = msgspec.structs.replace(answer_of(row), form=wants, body=body)
-        if chosen.vetoes and refilled is None:  # only for the judge: the wording may still be one more of this answer
-            return Proposal(answer, Evidence("semantic", objection(chosen), (), case))
-        kind: Literal["semantic", "slot_fill"] = "semantic" if refilled is None else "slot_fill"
-        return Proposal(answer, Evidence(kind, f"hit: {kind}", chosen.features, case))
+        given = msgspec.structs.replace(answer, form=wants, body=body, chunks=None)
+        return Proposal(given, msgspec.structs.replace(evidence, case=case))
 
     # --- afterwards
 

@@ -23,7 +23,7 @@ SERVE = Ruling("serve")
 SHUT = math.inf
 """The cut that nothing passes."""
 
-NUM_ASKED, NUM_LABELS, NUM_AUDITS = 4000, 6000, 4000
+NUM_ASKED, NUM_LABELS, NUM_AUDITS = 4000, 6000, 1000
 """How much of the past counts: uncertain proposals, labels, and audits."""
 EVERY = 200
 """Requests or labels after which the promise is fitted anew; at the opening a quarter of it."""
@@ -63,6 +63,10 @@ class Terms(Struct, frozen=True):
     """Share of shallow answers that may be wrong."""
     audit: float = 0.02
     """Share of would-be shallow answers that the large model gives, too."""
+
+    def strictest(self) -> float:
+        """The smaller one of the two shares."""
+        return self.error if self.hit_error is None else min(self.error, self.hit_error)
 
 
 class Belief(Struct, frozen=True):
@@ -166,7 +170,7 @@ class Promise:
 
     def weighed(self, right: float, value: float) -> Ruling:
         """Rule on an answer by its probability of being right and by its value."""
-        if right < LEAST_RIGHT or value / (1 - right) <= self.fit.cut:
+        if not self.passes(right, value):
             return Ruling("refuse", f"p = {right:.3f}: not sure enough", right)
         share = audit_share(right, self.terms)
         if self.chance.random() < share:
@@ -174,6 +178,10 @@ class Promise:
             return Ruling("audit", f"p = {right:.3f}: audited", right, share)
         self.num_served += 1
         return Ruling("serve", f"p = {right:.3f}", right, share)
+
+    def passes(self, right: float, value: float = 1.0) -> bool:
+        """Whether an answer is good enough: to be served, or to be waited for."""
+        return right >= LEAST_RIGHT and value / (1 - right) > self.fit.cut
 
     def right(self, step: str, features: tuple[float, ...]) -> float:
         """The probability that an answer is right; 0 where nothing is known of such a one."""

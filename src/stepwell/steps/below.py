@@ -58,7 +58,7 @@ class Question(Struct, frozen=True):
 class Meaning(Protocol):
     """Answers to the same question in other words."""
 
-    async def propose(self, request: Request, identity: Identity) -> Proposal | Defer:
+    async def propose(self, request: Request, identity: Identity, flights: Flights) -> Proposal | Defer:
         """Asked by the request that leads, once; the promise rules on what it proposes."""
         ...
 

@@ -230,7 +230,7 @@ class Cache:
         if self.meaning is None or asked.identity is None:
             return None
         try:
-            return await self.meaning.propose(asked.request, asked.identity)
+            return await self.meaning.propose(asked.request, asked.identity, self.flights)
         except Exception:
             log.exception("the search by meaning broke on request %s", asked.request.id)
             return None
