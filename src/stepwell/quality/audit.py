@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LEAST, MOST = 0.4, 0.5
 """The smallest share of audits, in terms of the promised one; and the largest, whatever is promised."""
 TAIL = 0.025
+HALVINGS = 50
+"""Of an interval of a few hundred at most: to 1e-12."""
 
 
 class Sample(Struct, frozen=True, gc=False):
@@ -38,8 +40,7 @@ class Interval(Struct, frozen=True):
 
 def audit_share(right: float, terms: Terms) -> float:
     """Probability of an audit: in proportion to the spread of what it would tell (Neyman, 1934)."""
-    usual = terms.error or terms.hit_error or 1.0
-    return min(MOST, terms.audit * max(LEAST, math.sqrt((1 - right) / usual)))
+    return min(MOST, terms.audit * max(LEAST, math.sqrt((1 - right) / (terms.strictest() or 1.0))))
 
 
 def interval(samples: Iterable[Sample]) -> Interval:
@@ -58,9 +59,9 @@ def interval(samples: Iterable[Sample]) -> Interval:
 
 
 def chi2_quantile(share: float, freedom: float) -> float:
-    """Quantile of the chi-squared distribution, by bisection to 1e-9 of its size."""
+    """Quantile of the chi-squared distribution, by bisection."""
     low, high = 0.0, freedom + 10 * math.sqrt(2 * freedom) + 20
-    while high - low > 1e-9 * high:
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if gamma_share(freedom / 2, middle / 2) < share else (low, middle)
     return (low + high) / 2

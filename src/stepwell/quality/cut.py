@@ -10,21 +10,24 @@ import math
 from collections import Counter
 
 import numpy as np
+from msgspec import Struct
 
 from stepwell.quality.bend import bending, bent_all
 from stepwell.quality.logistic import Array, chances
 from stepwell.quality.logistic import fit as regress
-from stepwell.quality.promise import LEAST_RIGHT, SHUT, Belief, Fit, Learned, Past
+from stepwell.quality.promise import LEAST_RIGHT, SHUT, SUREST, Belief, Fit, Learned, Past
 from stepwell.types import Label
 
 RIDGE = 1.0
 """Precision with which coefficients are believed to be near 0."""
 LEAST_ODDS = 0.0
 """The curve that bends log odds is fitted to labels above these: below, nothing is served."""
-CAUTION = 0.9
+CAUTION = 1.3
 """Slack of the budget: this over the square root of as many labels as errors are promised among them."""
 MOST_CATCH_UP = 1.2
 """How much of a budget that was not used may be used later, at any time, as a multiple of what is promised."""
+LEAST_ASKED = 200
+"""Proposals of its own without which a process goes by the labels of all."""
 RECENT = 2000
 """Requests that say what the coming ones are like."""
 MOST_OF_ONE = 0.25
@@ -82,40 +85,63 @@ def drifted(audits: list[Label]) -> float:
 
 def chosen(past: Past, steps: dict[str, Learned], drift: float) -> float:
     """The cut: as deep as the errors of the recent proposals allow that would pass it."""
-    if not past.asked:
-        return SHUT
-    right = rights(past, steps)
-    wrong = np.minimum(1.0, (1 - right) * drift)
+    crowd = own(past, steps) if len(past.asked) >= LEAST_ASKED else told(past, steps)
     caution = cautious(past)
-    served = np.array([asked.served for asked in past.asked])
     goal = caution * past.terms.error
-    spent = float(wrong[served].sum()) / past.num_requests
-    goal = min((MOST_CATCH_UP if drift == 1 else 1.0) * goal, 2 * goal - spent)
-    last = past.asked[-1].request
-    recent = np.array([asked.request > last - RECENT for asked in past.asked])
-    worth = np.array([asked.value for asked in past.asked])[recent] / (1 - right[recent])
-    order = np.argsort(-worth)
-    errors = np.cumsum(np.where(right[recent] >= LEAST_RIGHT, wrong[recent], 0)[order])
-    held = errors / min(RECENT, past.num_requests) <= goal
+    goal = min((MOST_CATCH_UP if drift == 1 else 1.0) * goal, 2 * goal - crowd.spent * drift)
+    order = np.argsort(-crowd.worth)
+    wrong = np.where(crowd.right >= LEAST_RIGHT, np.minimum(1.0, (1 - crowd.right) * drift), 0) * crowd.weights
+    errors = np.cumsum(wrong[order])
+    held = errors / max(1.0, crowd.num_requests) <= goal
     if past.terms.hit_error is not None:
-        held &= errors / np.arange(1, len(errors) + 1) <= caution * past.terms.hit_error
+        held &= errors / np.cumsum(crowd.weights[order]) <= caution * past.terms.hit_error
     passed = np.flatnonzero(held)
-    return float(worth[order][passed[-1]]) if len(passed) else SHUT
+    return float(crowd.worth[order][passed[-1]]) if len(passed) else SHUT
 
 
 def cautious(past: Past) -> float:
     """What part of the budget is used: the less labels there are, and the fewer errors are promised, the less."""
-    promised = past.terms.error if past.terms.hit_error is None else min(past.terms.error, past.terms.hit_error)
-    return max(0.0, 1 - CAUTION / math.sqrt(max(1e-9, promised * len(past.labels))))
+    return max(0.0, 1 - CAUTION / math.sqrt(max(1e-9, past.terms.strictest() * len(past.labels))))
 
 
-def rights(past: Past, steps: dict[str, Learned]) -> Array:
-    """How likely each of the past proposals was right, as it is seen now."""
-    right = np.zeros(len(past.asked))
+class Crowd(Struct, frozen=True):
+    """Proposals that say what the coming ones are like."""
+
+    right: Array
+    worth: Array
+    """value / (1 - p)"""
+    weights: Array
+    """How many each one stands for."""
+    num_requests: float
+    spent: float
+    """Errors that are expected among what was served, as a share of the requests."""
+
+
+def own(past: Past, steps: dict[str, Learned]) -> Crowd:
+    """The newest of those that this process ruled on."""
+    right = rights([(asked.step, asked.features) for asked in past.asked], steps)
+    served = np.array([asked.served for asked in past.asked])
+    spent = float((1 - right)[served].sum()) / past.num_requests
+    last = past.asked[-1].request
+    recent = np.array([asked.request > last - RECENT for asked in past.asked])
+    worth = np.array([asked.value for asked in past.asked])[recent] / (1 - right[recent])
+    return Crowd(right[recent], worth, np.ones(len(worth)), min(RECENT, past.num_requests), spent)
+
+
+def told(past: Past, steps: dict[str, Learned]) -> Crowd:
+    """After a start, those that labels tell of: each stands for as many as were not looked at."""
+    right = rights([(label.step, label.features) for label in past.labels], steps)
+    weights = 1 / np.array([label.share for label in past.labels])
+    return Crowd(right, 1 / (1 - right), weights, float(weights.sum()), 0.0)
+
+
+def rights(proposals: list[tuple[str, tuple[float, ...]]], steps: dict[str, Learned]) -> Array:
+    """How likely each of these proposals is right, as it is seen now."""
+    right = np.zeros(len(proposals))
     for step, how in steps.items():
         size = len(how.coefficients)
-        rows = [row for row, asked in enumerate(past.asked) if asked.step == step and len(asked.features) == size]
+        rows = [row for row, (name, features) in enumerate(proposals) if name == step and len(features) == size]
         if rows:
-            odds = np.array([past.asked[row].features for row in rows]) @ np.array(how.coefficients)
-            right[rows] = chances(bent_all(odds, how.bend))
+            odds = np.array([proposals[row][1] for row in rows]) @ np.array(how.coefficients)
+            right[rows] = chances(np.minimum(SUREST, bent_all(odds, how.bend)))
     return right
