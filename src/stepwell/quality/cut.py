@@ -22,18 +22,22 @@ RIDGE = 1.0
 """Precision with which coefficients are believed to be near 0."""
 LEAST_ODDS = 0.0
 """The curve that bends log odds is fitted to labels above these: below, nothing is served."""
-CAUTION = 1.3
+CAUTION = 1.2
 """Slack of the budget: this over the square root of as many labels as errors are promised among them."""
 MOST_CATCH_UP = 1.2
 """How much of a budget that was not used may be used later, at any time, as a multiple of what is promised."""
+ALARM = 1.25
+"""Calibration from which on nothing is caught up: what was not used may have been needed."""
 LEAST_ASKED = 200
 """Proposals of its own without which a process goes by the labels of all."""
 RECENT = 2000
 """Requests that say what the coming ones are like."""
 MOST_OF_ONE = 0.25
 """Share of all labels that those of one principal may weigh."""
-ALARM_AUDITS, ALARM_DOUBT, ALARM_FACTOR = 80, 4.0, 1.5
-"""The newest audits, what they are weighed against, and the factor from which on their errors count as a drift."""
+NUM_AUDITS = 400
+"""The newest audits: they say whether probabilities are too high or too low."""
+DOUBT, TRUST = 6.0, 15.0
+"""Expected errors that are weighed against what audits found: bad news counts sooner than good news."""
 
 
 def fit(past: Past) -> Fit:
@@ -42,8 +46,8 @@ def fit(past: Past) -> Fit:
     for label in past.labels:
         by_step.setdefault(label.step, []).append(label)
     steps = {step: learned(labels, past.belief) for step, labels in by_step.items()}
-    drift = drifted([label for label in past.labels if label.would_serve][-ALARM_AUDITS:])
-    return Fit(steps, chosen(past, steps, drift), past.version + 1, len(past.labels), drift)
+    calibration = calibrated([label for label in past.labels if label.would_serve][-NUM_AUDITS:])
+    return Fit(steps, chosen(past, steps, calibration), past.version + 1, len(past.labels), calibration)
 
 
 def learned(labels: list[Label], belief: Belief) -> Learned:
@@ -75,22 +79,22 @@ def fair(principals: list[bytes]) -> Array:
     return np.array([1.0 if not who else min(1.0, most / num[who]) for who in principals])
 
 
-def drifted(audits: list[Label]) -> float:
-    """How many times more errors the newest audits found than were expected; 1 where that may be chance."""
+def calibrated(audits: list[Label]) -> float:
+    """How many times more errors audits found than were expected at the time: 1 where they have said little."""
     found = sum(not label.right for label in audits)
     expected = sum(1 - label.predicted for label in audits)
-    factor = (ALARM_DOUBT + found) / (ALARM_DOUBT + expected)
-    return factor if factor > ALARM_FACTOR else 1.0
+    weight = DOUBT if found > expected else TRUST
+    return (weight + found) / (weight + expected)
 
 
-def chosen(past: Past, steps: dict[str, Learned], drift: float) -> float:
+def chosen(past: Past, steps: dict[str, Learned], calibration: float) -> float:
     """The cut: as deep as the errors of the recent proposals allow that would pass it."""
     crowd = own(past, steps) if len(past.asked) >= LEAST_ASKED else told(past, steps)
     caution = cautious(past)
     goal = caution * past.terms.error
-    goal = min((MOST_CATCH_UP if drift == 1 else 1.0) * goal, 2 * goal - crowd.spent * drift)
+    goal = min((MOST_CATCH_UP if calibration < ALARM else 1.0) * goal, 2 * goal - crowd.spent * calibration)
     order = np.argsort(-crowd.worth)
-    wrong = np.where(crowd.right >= LEAST_RIGHT, np.minimum(1.0, (1 - crowd.right) * drift), 0) * crowd.weights
+    wrong = np.where(crowd.right >= LEAST_RIGHT, np.minimum(1.0, (1 - crowd.right) * calibration), 0) * crowd.weights
     errors = np.cumsum(wrong[order])
     held = errors / max(1.0, crowd.num_requests) <= goal
     if past.terms.hit_error is not None:
