@@ -32,8 +32,10 @@ LEAST_ASKED = 200
 """Proposals of its own without which a process goes by the labels of all."""
 RECENT = 2000
 """Requests that say what the coming ones are like."""
-MOST_OF_ONE = 0.25
-"""Share of all labels that those of one principal may weigh."""
+FEW = 4
+"""Principals below which none of them can be told from the crowd."""
+MOST_OF_OTHERS = 1 / 3
+"""What the labels of one principal may weigh, as a share of all others': a quarter of all."""
 NUM_AUDITS = 400
 """The newest audits: they say whether probabilities are too high or too low."""
 DOUBT, TRUST = 6.0, 15.0
@@ -75,14 +77,16 @@ def learned(labels: list[Label], belief: Belief) -> Learned:
 def fair(principals: list[bytes]) -> Array:
     """Weights of labels: one principal's weigh no more than a share of all, so that nobody bends it alone."""
     num = Counter(principals)
-    most = max(1.0, MOST_OF_ONE * len(principals))
-    return np.array([1.0 if not who else min(1.0, most / num[who]) for who in principals])
+    if len(num) < FEW:
+        return np.ones(len(principals))
+    return np.array([min(1.0, MOST_OF_OTHERS * (len(principals) / num[who] - 1)) for who in principals])
 
 
 def calibrated(audits: list[Label]) -> float:
     """How many times more errors audits found than were expected at the time: 1 where they have said little."""
-    found = sum(not label.right for label in audits)
-    expected = sum(1 - label.predicted for label in audits)
+    weights: list[float] = fair([label.key for label in audits]).tolist()
+    found = sum(weight for weight, label in zip(weights, audits, strict=True) if not label.right)
+    expected = sum(weight * (1 - label.predicted) for weight, label in zip(weights, audits, strict=True))
     weight = DOUBT if found > expected else TRUST
     return (weight + found) / (weight + expected)
 

@@ -74,7 +74,7 @@ class Belief(Struct, frozen=True):
 
     bend: Bend = (0.1, 0.67, -1.35)
     """How the regression's log odds bend to true ones: see `bend.py`."""
-    firmness: float = 60.0
+    firmness: float = 20.0
     """The precision of each of these numbers."""
 
 
