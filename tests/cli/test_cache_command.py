@@ -25,7 +25,7 @@ from stepwell.errors import BadRequest
 TENANT = SCRIPTED + 'share = "tenant"\n'
 BY_MEANING = TENANT + "[semantic]\n[promise]\nerror = 0.02\n"
 needs_vectors = pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("onnxruntime", "tokenizers", "usearch"))),
+    not all(map(importlib.util.find_spec, ("numkong", "onnxruntime", "tokenizers"))),
     reason="pip install 'stepwell[cache]'",
 )
 
