@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from steps.asked import asked, chat
+from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact, name_of
 from stepwell.cache.feed import Feed
 from stepwell.cache.key import Identity
@@ -72,7 +73,7 @@ async def know(semantic: Semantic, question: str, answer: str) -> bytes:
 
 
 async def ask(semantic: Semantic, question: str) -> Proposal | Defer:
-    return await semantic.propose(asked(id=question), Identity(question.encode(), PARTITION, question, b"w"))
+    return await semantic.propose(asked(id=question), Identity(question.encode(), PARTITION, question, b"w"), Flights(1 << 20))
 
 
 def text(proposal: Proposal) -> str:
