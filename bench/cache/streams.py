@@ -43,6 +43,7 @@ from stepwell.types import Answer, Evidence, Label, Proposal
 
 ERRORS = {"d1": 0.01, "d2": 0.02, "d5": 0.05}
 NUM_ORDERS = 10
+NUM_SHIPPED_ORDERS = 4
 NUM_PROCESSES = 2
 PER_HIT = 0.02
 NUM_REPLAYS, NUM_BEFORE, LATE = 50, 2500, (500, 1500)
@@ -117,7 +118,9 @@ def play(name: str, seed: int, terms: Terms, belief: Belief = BELIEF, rows: Sequ
     """One stream through the gateway's decision: these rows, or every text once."""
     data, semantic, promise = loaded(name), empty(), Promise(terms, Random(seed), belief)
     index, spaces = semantic.feed.index, semantic.spaces
-    served, wrong, odds = [], [], []
+    served: list[bool] = []
+    wrong: list[bool] = []
+    odds: list[tuple[float, bool]] = []
     for number, row in enumerate(rows or order(name, seed), 1):
         promise.request()
         hit, right = asked(data, row, semantic, promise, odds)
@@ -224,9 +227,10 @@ def measure(num_orders: int = NUM_ORDERS, names: Sequence[str] = ("banking", "cl
                 told(f"  {error:.0%} of requests: {lined(score)}")
             figures.update(per_hit(pool, name, belief, num_orders))
             recovered(pool, name, belief)
-            told(f"{name}, as shipped: {BELIEF.bend}")
+            few = min(num_orders, NUM_SHIPPED_ORDERS)
+            told(f"{name}, as shipped: {BELIEF.bend}, {few} orders")
             for error in ERRORS.values():
-                told(f"  {error:.0%} of requests: {lined(run(pool, name, Terms(error), BELIEF, num_orders))}")
+                told(f"  {error:.0%} of requests: {lined(run(pool, name, Terms(error), BELIEF, few))}")
             against(name)
     return figures | {"held": held}
 
