@@ -24,7 +24,7 @@ from stepwell.cache.features import NUM_NEIGHBOURS, VERSION, Near, weigh
 from stepwell.cache.guard import vetoes
 from stepwell.cache.metric import Metric, due, learn
 from stepwell.engines.embed import MiniLm
-from stepwell.quality.facts import Facts, facts
+from stepwell.facts.facts import Facts, facts
 from stepwell.quality.promise import Promise, Terms
 from stepwell.types import Answer, Evidence, Label, Proposal
 

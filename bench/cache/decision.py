@@ -22,12 +22,13 @@ import numpy as np
 from bench.cache.index import NUM_KEYS, PARTITION, noisy
 from bench.cache.texts import SETS, Vectors
 from stepwell.cache.exact import Exact
-from stepwell.cache.feed import Feed
 from stepwell.cache.key import Identity
-from stepwell.cache.rows import KEYS, KeyAdded, encode
+from stepwell.cache.rows import encode
 from stepwell.cache.semantic import Semantic
 from stepwell.cache.tags import Tags
-from stepwell.cache.vectors import packed
+from stepwell.index.feed import Feed
+from stepwell.index.rows import KEYS, KeyAdded
+from stepwell.index.vectors import packed
 from stepwell.quality.promise import Promise, Terms
 from stepwell.store.memory import Memory
 from stepwell.store.memory_store import MemoryStore

@@ -27,12 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.cache.texts import SETS, vectors
-from stepwell.cache.cells import split
-from stepwell.cache.feed import Feed
-from stepwell.cache.flat import Flat
-from stepwell.cache.index import Index
-from stepwell.cache.rows import KEYS, KeyAdded, KeyRow, encode, tag_of
-from stepwell.cache.vectors import packed, unpacked
+from stepwell.cache.rows import KeyRow, encode
+from stepwell.index.cells import split
+from stepwell.index.feed import Feed
+from stepwell.index.flat import Flat
+from stepwell.index.index import Index
+from stepwell.index.rows import KEYS, KeyAdded, tag_of
+from stepwell.index.vectors import packed, unpacked
 from stepwell.store.sqlite import Sqlite
 
 NUM_KEYS, NUM_FEW, NUM_QUESTIONS, NUM_STARTS = 100_000, 10_000, 500, 3

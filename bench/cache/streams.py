@@ -28,13 +28,13 @@ from bench.cache import peers, texts
 from bench.cache.texts import Vectors
 from stepwell.cache.exact import Exact
 from stepwell.cache.features import VERSION
-from stepwell.cache.feed import Feed
 from stepwell.cache.key import Identity
 from stepwell.cache.metric import due
-from stepwell.cache.rows import KeyAdded
 from stepwell.cache.semantic import Semantic
 from stepwell.cache.tags import Tags
-from stepwell.cache.vectors import packed
+from stepwell.index.feed import Feed
+from stepwell.index.rows import KeyAdded
+from stepwell.index.vectors import packed
 from stepwell.quality.bend import bending
 from stepwell.quality.promise import BELIEF, Belief, Bend, Promise, Terms
 from stepwell.store.memory import Memory

@@ -11,7 +11,6 @@ from typing import Any
 from msgspec import Struct
 
 from stepwell.cache.exact import Exact
-from stepwell.cache.feed import Feed
 from stepwell.cache.key import Identity, identity
 from stepwell.cache.semantic import Semantic
 from stepwell.config import Config, HttpEngine
@@ -21,6 +20,7 @@ from stepwell.engines.embed_http import HttpEmbedder
 from stepwell.engines.http import Http
 from stepwell.engines.talk import talk
 from stepwell.errors import ConfigError
+from stepwell.index.feed import Feed
 from stepwell.protocols import Embedder, Engine
 from stepwell.quality.judge_model import Ask, Said
 from stepwell.quality.judges import named

@@ -14,7 +14,7 @@ from stepwell.cache.beside import About
 from stepwell.cache.coalesce import Flight, Flights
 from stepwell.cache.features import NAMES, Near
 from stepwell.cache.key import Identity
-from stepwell.quality.facts import facts
+from stepwell.facts.facts import facts
 
 HERE, THERE = b"h" * 32, b"t" * 32
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stepwell.cache.guard import FEATURES, VETOES, agreement, slot_difference, vetoes
 from stepwell.cache.vouch import AGREE, vouches
-from stepwell.quality.facts import MAX_CHARS, facts
+from stepwell.facts.facts import MAX_CHARS, facts
 
 
 def between(asked: str, kept: str) -> set[str]:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from steps.asked import asked, chat
 from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact, name_of
-from stepwell.cache.feed import Feed
 from stepwell.cache.key import Identity
-from stepwell.cache.rows import KEYS, AnswerRow, KeyAdded, encode
+from stepwell.cache.rows import AnswerRow, encode
 from stepwell.cache.semantic import Semantic
 from stepwell.cache.tags import Tags
-from stepwell.cache.vectors import packed
+from stepwell.index.feed import Feed
+from stepwell.index.rows import KEYS, KeyAdded
+from stepwell.index.vectors import packed
 from stepwell.store.memory import Memory
 from stepwell.store.memory_store import MemoryStore
 from stepwell.types import Defer, Proposal
@@ -73,7 +74,9 @@ async def know(semantic: Semantic, question: str, answer: str) -> bytes:
 
 
 async def ask(semantic: Semantic, question: str) -> Proposal | Defer:
-    return await semantic.propose(asked(id=question), Identity(question.encode(), PARTITION, question, b"w"), Flights(1 << 20))
+    return await semantic.propose(
+        asked(id=question), Identity(question.encode(), PARTITION, question, b"w"), Flights(1 << 20)
+    )
 
 
 def text(proposal: Proposal) -> str:

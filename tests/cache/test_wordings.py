@@ -9,8 +9,8 @@ import pytest
 
 from stepwell.cache import wordings
 from stepwell.cache.key import Identity
-from stepwell.cache.rows import KeyAdded
 from stepwell.cache.wordings import Wordings
+from stepwell.index.rows import KeyAdded
 
 VECTOR = np.ones(8, np.float32) / np.sqrt(8, dtype=np.float32)
 WHO = Identity(exact=b"x" * 32, partition=b"p" * 32, text="hi", principal=b"who")

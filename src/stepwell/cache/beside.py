@@ -16,7 +16,7 @@ from stepwell.cache.features import Near, Vector, weigh
 from stepwell.cache.guard import vetoes
 from stepwell.cache.key import Identity
 from stepwell.cache.metric import Metric
-from stepwell.quality.facts import Facts, facts
+from stepwell.facts.facts import Facts, facts
 
 MOST_LOOKED_AT = 256
 """Flights of a process that are compared, the oldest first."""

@@ -11,7 +11,7 @@ from stepwell.cache.features import Near, Vector, Weighed, weigh
 from stepwell.cache.guard import slot_difference, vetoes
 from stepwell.cache.metric import Metric
 from stepwell.cache.vouch import vouches
-from stepwell.quality.facts import Facts
+from stepwell.facts.facts import Facts
 
 MOST_VOTES = 4
 """Votes after which a question that the guard keeps objecting to counts as new."""

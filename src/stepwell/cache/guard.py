@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import permutations
 
-from stepwell.quality.facts import Facts, plain, unsaid
-from stepwell.quality.words import LANGUAGES, NEGATIONS, NEGATIVES, QUANTITIES
+from stepwell.facts.facts import Facts, plain, unsaid
+from stepwell.facts.words import LANGUAGES, NEGATIONS, NEGATIVES, QUANTITIES
 
 VALUES = ("number", "ordinal", "money", "measure", "date", "time")
 """Kinds of values of which one wording may say more than the other, but nothing else."""

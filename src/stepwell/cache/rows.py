@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from stepwell.types import Form, Usage
 
-KEYS, EVENTS, LABELS = b"keys", b"events", b"labels"
-"""Logs: KeyAdded (replayed into each process's index), Event (invalidated), `types.Label` (found by audits)."""
+EVENTS, LABELS = b"events", b"labels"
+"""Logs: `Event` (what was invalidated), `types.Label` (what audits found). The third, of keys, is the index's."""
 
 
 class KeyRow(Struct, frozen=True, array_like=True, gc=False):
@@ -47,22 +47,6 @@ class AnswerRow(Struct, frozen=True, array_like=True, gc=False):
     """What making it took: a dear answer is made anew before it is stale."""
 
 
-class KeyAdded(Struct, frozen=True, array_like=True, gc=False):
-    """A row of the log `keys`: a wording that leads to an answer."""
-
-    exact: bytes
-    partition: bytes
-    answer: bytes
-    text: str
-    vector: bytes
-    """int8, a direction: `vectors.packed` of what the embedder gave."""
-    embedder: str
-    """See `tag_of`."""
-    principal: bytes
-    """Who contributed it: a keyed hash, for quotas and quorums."""
-    expires_s: float
-
-
 class Event(Struct, frozen=True, array_like=True, gc=False):
     """A row of the log `events`: a tag invalidated, or (`b"a"` + name) one answer killed with all its keys."""
 
@@ -79,8 +63,3 @@ def name_of(row: AnswerRow) -> bytes:
     """SHA-256 over partition, tags, position and body: what may be invalidated apart has names apart."""
     about = encode((row.partition, sorted(row.tags), row.position, len(row.body)))
     return sha256(about + row.body).digest()
-
-
-def tag_of(embedder: str) -> str:
-    """Eight digits that stand for an embedder's name in every key: vectors of two are never compared."""
-    return sha256(embedder.encode()).hexdigest()[:8]

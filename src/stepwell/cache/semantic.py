@@ -20,19 +20,20 @@ from stepwell.cache.candidate import Chosen, choose
 from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact, answer_of
 from stepwell.cache.features import NUM_NEIGHBOURS, VERSION, Near, Vector
-from stepwell.cache.feed import Feed
-from stepwell.cache.flat import Numbers
 from stepwell.cache.key import Identity
-from stepwell.cache.keys import Key
-from stepwell.cache.rows import KEYS, AnswerRow, KeyAdded, encode, tag_of
+from stepwell.cache.rows import AnswerRow, encode
 from stepwell.cache.slots import blank, refill
 from stepwell.cache.spaces import Spaces
 from stepwell.cache.wordings import Wordings
 from stepwell.engines.replay import in_form
 from stepwell.engines.texts import answered_text, with_text
 from stepwell.errors import EngineError, StoreError
+from stepwell.facts.facts import Facts, facts
+from stepwell.index.feed import Feed
+from stepwell.index.flat import Numbers
+from stepwell.index.keys import Key
+from stepwell.index.rows import KEYS, KeyAdded, tag_of
 from stepwell.protocols import Embedder
-from stepwell.quality.facts import Facts, facts
 from stepwell.types import Answer, Case, Defer, Evidence, Form, Proposal, Request, Settled
 
 log = logging.getLogger(__name__)

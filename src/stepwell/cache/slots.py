@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
-from stepwell.quality.facts import MAX_CHARS, Facts, facts
-from stepwell.quality.values import Value
+from stepwell.facts.facts import MAX_CHARS, Facts, facts
+from stepwell.facts.values import Value
 
 MAX_BLANKS = 16
 LOOSE = frozenset({"quote", "code"})

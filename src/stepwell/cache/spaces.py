@@ -6,8 +6,8 @@ import asyncio
 
 import numpy as np
 
-from stepwell.cache.index import Index
 from stepwell.cache.metric import Metric, due, learn
+from stepwell.index.index import Index
 
 
 class Spaces:

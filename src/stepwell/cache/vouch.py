@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stepwell.cache.guard import VALUES, apart, opposites, tells, vetoes
-from stepwell.quality.facts import Facts
-from stepwell.quality.words import NEGATIONS
+from stepwell.facts.facts import Facts
+from stepwell.facts.words import NEGATIONS
 
 Agree = Callable[[Facts, Facts, Facts], bool]
 """Asked, kept, and the kept wording that was objected to."""

@@ -11,8 +11,8 @@ from collections import OrderedDict
 from msgspec import Struct
 
 from stepwell.cache.key import Identity
-from stepwell.cache.rows import KeyAdded, tag_of
-from stepwell.cache.vectors import Vector, packed
+from stepwell.index.rows import KeyAdded, tag_of
+from stepwell.index.vectors import Vector, packed
 
 MOST_WAITING = 10_000
 """Questions in flight or before the judge; the oldest go first, and are not found by meaning."""
@@ -32,7 +32,7 @@ class Waiting(Struct):
 
 
 class Wordings:
-    """Wordings by exact digest. `embedder` stands for the one that made their vectors: see `rows.tag_of`."""
+    """Wordings by exact digest. `embedder` stands for the one that made their vectors: see `index.rows.tag_of`."""
 
     def __init__(self, embedder: str) -> None:
         self.embedder = tag_of(embedder)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.errors import StepwellError
-from stepwell.quality.facts import Facts, facts, unsaid
+from stepwell.facts.facts import Facts, facts, unsaid
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from stepwell import config as configuration
-from stepwell.cache.rows import KeyAdded
 from stepwell.cli.cache.opened import Kept, Opened, add_config, answer_named, opened, wordings
 from stepwell.config import Config
 from stepwell.engines.texts import answered_text
 from stepwell.errors import ConfigError, StoreError
+from stepwell.index.rows import KeyAdded
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

@@ -9,10 +9,10 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from stepwell import config as configuration
-from stepwell.cache.rows import KeyAdded
 from stepwell.cli.cache.opened import Kept, add_caller, add_config, meant, opened, wordings
 from stepwell.cli.cache.told import show, span
 from stepwell.config import Config
+from stepwell.index.rows import KeyAdded
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction

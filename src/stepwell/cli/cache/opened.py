@@ -14,12 +14,13 @@ from msgspec import Struct
 
 from stepwell.cache.exact import Exact
 from stepwell.cache.key import key, scope
-from stepwell.cache.rows import KEYS, AnswerRow, KeyAdded, KeyRow
+from stepwell.cache.rows import AnswerRow, KeyRow
 from stepwell.cache.tags import tag_of
 from stepwell.cli import explain
 from stepwell.config import Config
 from stepwell.errors import BadRequest, ConfigError, StoreError
 from stepwell.gateway import admit, openai
+from stepwell.index.rows import KEYS, KeyAdded
 from stepwell.protocols import Store
 from stepwell.steps.below import Rule
 from stepwell.steps.public import partition

@@ -17,8 +17,8 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from stepwell.cache.flat import Flat, Found, Numbers, best
-from stepwell.cache.vectors import Codes, Vector, norm, packed, unpacked
+from stepwell.index.flat import Flat, Found, Numbers, best
+from stepwell.index.vectors import Codes, Vector, norm, packed, unpacked
 
 CELLS_A_ROOT, KEYS_A_CELL, MAX_CELLS = 1.6, 128, 65_535
 """So many cells for the square root of the number of keys, but none with fewer keys than that on average."""

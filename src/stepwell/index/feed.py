@@ -10,17 +10,15 @@ from time import time
 
 import msgspec
 
-from stepwell.cache import snapshot
-from stepwell.cache.index import Index
-from stepwell.cache.rows import KEYS, KeyAdded
+from stepwell.index import snapshot
+from stepwell.index.index import Index
+from stepwell.index.rows import KEYS, decode
 from stepwell.protocols import Store
 
 log = logging.getLogger(__name__)
 
 ROWS_A_TURN = 500
 """Rows read at once; between two readings whoever else waits for the event loop has its turn."""
-
-decode = msgspec.msgpack.Decoder(KeyAdded).decode
 
 
 class Feed:

@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from stepwell.cache.cells import Cells
-from stepwell.cache.flat import Flat
-from stepwell.cache.index import Index
+from stepwell.index.cells import Cells
+from stepwell.index.flat import Flat
+from stepwell.index.index import Index
 
 log = logging.getLogger(__name__)
 

@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stepwell.cache import snapshot
-from stepwell.cache.cells import Cells, split
-from stepwell.cache.feed import Feed
-from stepwell.cache.flat import Flat
-from stepwell.cache.index import Index
-from stepwell.cache.keys import Keys
-from stepwell.cache.rows import KEYS, KeyAdded, encode
-from stepwell.cache.vectors import packed, unpacked, unsound
+from stepwell.cache.rows import encode
+from stepwell.index import snapshot
+from stepwell.index.cells import Cells, split
+from stepwell.index.feed import Feed
+from stepwell.index.flat import Flat
+from stepwell.index.index import Index
+from stepwell.index.keys import Keys
+from stepwell.index.rows import KEYS, KeyAdded
+from stepwell.index.vectors import packed, unpacked, unsound
 from stepwell.store.memory_store import MemoryStore
 from stepwell.store.sqlite import Sqlite
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from stepwell.quality.lexicon import Word, look_up
-from stepwell.quality.meanings import PARTICLE_VERBS, PARTICLES
-from stepwell.quality.script import script
-from stepwell.quality.tokens import Token, tokens
-from stepwell.quality.values import Value, values
-from stepwell.quality.words import HOW, UNKNOWING
+from stepwell.facts.lexicon import Word, look_up
+from stepwell.facts.meanings import PARTICLE_VERBS, PARTICLES
+from stepwell.facts.script import script
+from stepwell.facts.tokens import Token, tokens
+from stepwell.facts.values import Value, values
+from stepwell.facts.words import HOW, UNKNOWING
 
 MAX_CHARS = 4_000
 """Of a longer text only this much is read, and it is marked as not whole."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from stepwell.quality import meanings, value_words, words
+from stepwell.facts import meanings, value_words, words
 
 MAX_WORD = 64
 """Characters of a word that are compared."""

@@ -9,7 +9,7 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from stepwell.cache.vectors import Codes, norm, norms
+from stepwell.index.vectors import Codes, norm, norms
 
 Numbers = NDArray[np.int64]
 Cosines = NDArray[np.float32]

@@ -8,7 +8,7 @@ import re
 
 from msgspec import Struct
 
-from stepwell.quality.lexicon import Word, look_up
+from stepwell.facts.lexicon import Word, look_up
 
 
 class Token(Struct, frozen=True, gc=False):

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from stepwell.quality.words import by_word
+from stepwell.facts.words import by_word
 
 NUMBERS = {
     word: value

@@ -10,9 +10,9 @@ from typing import Literal
 
 from msgspec import Struct
 
-from stepwell.quality.lexicon import Word, fold
-from stepwell.quality.tokens import Token
-from stepwell.quality.value_words import CURRENCIES, SPANS
+from stepwell.facts.lexicon import Word, fold
+from stepwell.facts.tokens import Token
+from stepwell.facts.value_words import CURRENCIES, SPANS
 
 CODE_DIGITS = 7
 """So many digits in a row name something and count nothing."""

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from stepwell.cache.rows import KeyAdded
+from stepwell.index.rows import KeyAdded
 
 NAME_BYTES = 32
 MOST_DEAD = 0.25

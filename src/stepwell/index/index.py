@@ -15,11 +15,11 @@ from time import time
 
 import numpy as np
 
-from stepwell.cache.cells import Cells, split
-from stepwell.cache.flat import Flat, Found, Numbers
-from stepwell.cache.keys import NAME_BYTES, Key, Keys
-from stepwell.cache.rows import KeyAdded
-from stepwell.cache.vectors import Codes, Vector, packed, unpacked, unsound
+from stepwell.index.cells import Cells, split
+from stepwell.index.flat import Flat, Found, Numbers
+from stepwell.index.keys import NAME_BYTES, Key, Keys
+from stepwell.index.rows import KeyAdded
+from stepwell.index.vectors import Codes, Vector, packed, unpacked, unsound
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.quality.facts import MAX_CHARS, facts
+from stepwell.facts.facts import MAX_CHARS, facts
 
 
 def read(text: str) -> list[tuple[str, str]]:
