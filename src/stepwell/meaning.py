@@ -49,6 +49,13 @@ class ByMeaning(Struct, frozen=True):
         """What goes on beside requests: follow the logs, judge, learn."""
         return self.semantic.run(), self.audits.run(), self.audits.follow()
 
+    async def ready(self) -> None:
+        """Know at once what a gateway learns as it runs: every wording and every label. Raises StoreError."""
+        await self.semantic.catch_up()
+        await self.audits.read()
+        if self.audits.promise.due():
+            self.audits.promise.refit()
+
     def metrics(self) -> bytes:
         """How the promise stands, for Prometheus."""
         audits = self.audits

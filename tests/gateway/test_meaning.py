@@ -219,3 +219,33 @@ def test_explain_shows_what_meaning_found(serve: Start, upstream: Upstream, conv
         env=os.environ,
     )
     assert re.search(r"cache\s+refused.*p = 0.000", done.stdout), done.stdout
+
+
+def command(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command beside the gateway, or after it."""
+    done = [sys.executable, "-m", "stepwell.cli", *words]
+    return subprocess.run(done, cwd=gateway.folder, capture_output=True, text=True, check=False, env=os.environ)
+
+
+def served(gateway: Gateway, texts: list[str], least: float = 0.95) -> str:
+    """The first question that a gateway answers by meaning, and is sure of; its request is in asked.json."""
+    for text in texts:
+        _, status = asking(gateway)(text)
+        found = re.search(r"semantic, p = (0\.\d+)", status)
+        if found and float(found[1]) >= least:
+            asked = {"model": "well", "messages": [{"role": "user", "content": text}], "temperature": 0}
+            (gateway.folder / "asked.json").write_text(json.dumps(asked))
+            return text
+    raise AssertionError("nothing was answered by meaning")
+
+
+@pytest.mark.timeout(120)
+def test_explain_rules_as_the_gateway_does(serve: Start, upstream: Upstream, converted: str) -> None:
+    upstream.script = knowing()  # type: ignore[assignment]
+    gateway = serve(config(upstream, converted))
+    all_asked(asking(gateway), wordings(400, 8))
+    served(gateway, wordings(100, 9))
+    before = len(upstream.requests)
+    told = command(gateway, "explain", "asked.json", "--dry-run").stdout
+    assert re.search(r"cache +(answered|audited) .*p = 0\.9", told), told
+    assert len(upstream.requests) == before

@@ -84,7 +84,7 @@ async def explained(config: Config, body: bytes, caller: Caller, *, dry: bool) -
     well = build(config)
     try:
         if well.meaning is not None:
-            await well.meaning.semantic.catch_up()
+            await well.meaning.ready()
         request = openai.parse(kind_of(body), body, id=well.door.new_id(), caller=caller, started_s=perf_counter())
         admit.model(request.model, well.door.stairs)
         outcome, told = await answered(well, request, dry=dry)

@@ -72,7 +72,7 @@ async def in_process(config: Config, caller: Caller, most_tokens: int) -> AsyncI
     well = build(config, worker="warm")
     try:
         if well.meaning is not None:
-            await well.meaning.semantic.catch_up()
+            await well.meaning.ready()
         async with nullcontext() if config.promise.judge_engine else well.working():
             await well.below.exact.ready()
             yield InProcess(well, caller, costs(config, most_tokens))
