@@ -76,6 +76,12 @@ def test_a_promise_that_cannot_be_kept_is_refused() -> None:
     assert "nothing but exact answers passes" in str(wrong(GOOD + "\n[semantic]\n"))
     half = GOOD + '\n[promise]\nerror = 0.02\njudge = "exact+model"\n[semantic]\n'
     assert "name who judges" in str(wrong(half))
+    assert "name who judges" in str(wrong(half.replace("exact+model", "exact + model")))
+    meant = GOOD + "\n[semantic]\n[promise]\nerror = 0.02\n"
+    for blind in ("audit", "label"):
+        error = wrong(f"{meant}{blind} = 0\n")
+        assert (error.field, error.line) == (f"promise.{blind}", 15)
+    assert "keep the promise honest" in str(wrong(meant + "audit = 0.0\n"))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -274,9 +274,13 @@ def promise_complaints(config: Config) -> Iterator[tuple[list[str], str]]:
         yield ["promise", "error"], "no step proposes uncertain answers; add [semantic], or leave it at 0"
     if semantic is not None and promise.error == 0:
         yield ["semantic"], "with promise.error = 0 nothing but exact answers passes; say [promise] error = 0.02, or so"
+    if semantic is not None and promise.audit == 0:
+        yield ["promise", "audit"], "nothing would keep the promise honest; say audit = 0.02, or so"
+    if semantic is not None and promise.label == 0:
+        yield ["promise", "label"], "nothing would ever be learned; say label = 0.1, or leave it at 1"
     if semantic is not None and semantic.embedder == "http" and not semantic.url:
         yield ["semantic", "url"], "an embedder of type http needs the url of its server"
-    if "model" in promise.judge.split("+") and promise.judge_engine not in config.engines:
+    if "model" in [name.strip() for name in promise.judge.split("+")] and promise.judge_engine not in config.engines:
         close = nearest(promise.judge_engine, config.engines)
         yield (
             ["promise", "judge_engine"],

@@ -169,7 +169,7 @@ def test_without_a_store_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not Path("stepwell-data").exists(), "looking makes nothing"
     Path("stepwell.toml").write_text(SCRIPTED + '[cache]\npath = ""\n')
     assert main(["cache", "stats"]) == 2
-    assert "in the gateway's memory only" in capsys.readouterr().err
+    assert "in the running gateway's memory only" in capsys.readouterr().err
 
 
 # --- warm

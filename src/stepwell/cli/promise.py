@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stepwell import config as configuration
+from stepwell.cli.cache.opened import check
 from stepwell.cli.ledger import since
 from stepwell.config import Config
 from stepwell.errors import ConfigError, StoreError
@@ -43,6 +44,7 @@ def run(given: argparse.Namespace) -> int:
     config = configuration.load(given.config, secrets=False)
     if config.promise.error == 0:
         raise ConfigError("nothing uncertain is served: say [promise] error, and [semantic]", file=str(given.config))
+    check(config)
     promise = asyncio.run(replayed(config, given.since))
     promise.num_requests, promise.num_served = counted(config, given.since)
     report = promise.report()

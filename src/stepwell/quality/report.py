@@ -76,7 +76,8 @@ def lines(report: Report) -> Iterator[str]:
     yield f"requests        {report.num_requests:,}, of which {report.num_served:,} answered on uncertain evidence"
     yield f"audits          {report.num_audits:,}, and {report.num_labels:,} labels in all"
     if not report.num_audits:
-        yield "errors          not known yet: nothing was audited, so nothing uncertain was served for long"
+        why = "none of these answers was audited so far" if report.num_served else "nothing uncertain was served"
+        yield f"errors          not known yet: {why}"
         return
     yield f"errors          {shares(report.error)} of requests"
     yield f"                {shares(report.hit_error)} of uncertain answers"

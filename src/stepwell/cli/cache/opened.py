@@ -88,7 +88,10 @@ def check(config: Config) -> None:
     """Nothing is opened that no gateway has made. Raises ConfigError and StoreError."""
     cache = config.cache
     if not cache.path and not cache.url:
-        raise ConfigError("empty: answers are in the gateway's memory only, where nobody can look", field="cache.path")
+        raise ConfigError(
+            "empty: answers and labels live in the running gateway's memory only, where nobody can look",
+            field="cache.path",
+        )
     if not cache.url and not Path(cache.path).exists():
         raise StoreError(f"there is no cache at {cache.path}; start `stepwell serve`, or name another configuration")
 
