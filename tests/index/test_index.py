@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from stepwell.cache import spaces
+from stepwell.cache.metric import Metric
 from stepwell.cache.rows import encode
+from stepwell.cache.spaces import Spaces
 from stepwell.index import snapshot
 from stepwell.index.cells import Cells, split
 from stepwell.index.feed import Feed
@@ -247,14 +250,15 @@ def test_expired_and_killed_keys_are_gone() -> None:
     assert index.get(2) is not None
 
 
-def test_the_whole_of_a_partition_comes_with_its_answers() -> None:
+def test_the_newest_of_a_partition_come_with_their_answers() -> None:
     given = vectors(600)
     for index in (filled(given), grown(filled(given, flat_limit=100))):
         index.remove([1])
-        found, answers = index.whole(HERE)
-        assert found.shape == (599, 32)
-        assert answers == [row(each).answer for each in given[1:]]
-        assert np.einsum("ij,ij->i", found, given[1:]).min() > 0.999
+        for most in (599, 20_000, 250):
+            codes, answers = index.newest(HERE, most)
+            wanted = given[1:][-most:]
+            assert answers == [row(each).answer for each in wanted]
+            assert np.einsum("ij,ij->i", unpacked(codes), wanted).min() > 0.999
 
 
 def test_thousands_of_small_partitions_are_cheap() -> None:
@@ -265,6 +269,71 @@ def test_thousands_of_small_partitions_are_cheap() -> None:
     weight = sum(part.codes.__sizeof__() + part.__sizeof__() + part.numbers.__sizeof__() for part in index.parts)  # type: ignore[union-attr]
     assert weight < 6000 * 600
     assert index.nearest(b"%032d" % 1000, given[2997])[0].tolist()[0] == 3000
+
+
+async def test_a_turn_without_news_looks_at_no_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, num_looks = vectors(1, 16)[0], 0
+    index, metrics = Index(), Spaces()
+    index.add([(number, row(given, partition=b"%032d" % number)) for number in range(1, 20_001)])
+    index.grow()
+    await metrics.refresh(index)
+    plain_len, plain_due = Flat.__len__, spaces.due
+
+    def counted_len(flat: Flat) -> int:
+        nonlocal num_looks
+        num_looks += 1
+        return plain_len(flat)
+
+    def counted_due(num_keys: int, metric: Metric | None) -> bool:
+        nonlocal num_looks
+        num_looks += 1
+        return plain_due(num_keys, metric)
+
+    monkeypatch.setattr(Flat, "__len__", counted_len)
+    monkeypatch.setattr(spaces, "due", counted_due)
+    index.grow()
+    await metrics.refresh(index)
+    assert num_looks == 0
+    index.add([(20_001, row(given, partition=b"%032d" % 7))])
+    index.grow()
+    await metrics.refresh(index)
+    assert 0 < num_looks < 10
+
+
+async def test_a_partition_without_keys_is_gone_and_its_place_is_taken_again(tmp_path: Path) -> None:
+    given, store = vectors(200), MemoryStore(10_000_000)
+    feed, metrics = Feed(store, tmp_path / "snapshot"), Spaces()
+    await logged(store, given[:100], expires_s=time.time() + 0.2, answer=HERE)
+    await logged(store, given[100:], partition=THERE, answer=THERE)
+    await feed.follow()
+    await metrics.refresh(feed.index)
+    assert set(metrics.metrics) == {HERE, THERE}
+    assert feed.index.sweep(time.time() + 2) == 100
+    assert feed.index.partitions() == [THERE]
+    assert feed.index.num_keys(HERE) == feed.index.nearest(HERE, given[0])[0].size == 0
+    await metrics.refresh(feed.index)
+    assert set(metrics.metrics) == set(metrics.tried) == {THERE}
+    await feed.save()
+    again = Feed(store, tmp_path / "snapshot")
+    await again.begin()
+    for index in (feed.index, again.index):
+        index.add([(500, row(given[0], partition=b"n" * 32)), (501, row(given[1], partition=b"m" * 32))])
+        assert index.places == {b"n" * 32: 0, THERE: 1, b"m" * 32: 2}
+        assert index.nearest(b"n" * 32, given[0])[0].tolist() == [500]
+        assert index.forget(THERE) == 100
+        assert index.forget(row(given[0]).answer) == 1
+        assert index.partitions() == [b"m" * 32]
+
+
+def test_a_partition_that_goes_while_it_grows_leaves_nothing_to_the_next_one() -> None:
+    given = vectors(300)
+    index = filled(given[:200], flat_limit=100, answer=THERE)
+    index.grow()
+    assert index.forget(THERE) == 200
+    index.add([(number, row(each, partition=THERE)) for number, each in enumerate(given[200:], 201)])
+    grown(index)
+    assert isinstance(index.parts[0], Flat)
+    assert index.num_keys(THERE) == 100
 
 
 def test_columns_are_packed_when_much_is_gone() -> None:

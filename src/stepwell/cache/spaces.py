@@ -6,8 +6,9 @@ import asyncio
 
 import numpy as np
 
-from stepwell.cache.metric import Metric, due, learn
+from stepwell.cache.metric import MOST_KEYS, Metric, due, learn
 from stepwell.index.index import Index
+from stepwell.index.vectors import Codes, unpacked
 
 
 class Spaces:
@@ -23,19 +24,30 @@ class Spaces:
         return self.metrics.get(partition)
 
     async def refresh(self, index: Index) -> int:
-        """Learn wherever enough has come; say how many metrics are new."""
+        """Learn wherever enough has come since the last time; say how many metrics are new."""
         num_new = 0
-        for partition in index.partitions():
+        for partition in index.changed():
             num_keys = index.num_keys(partition)
-            known = self.metrics.get(partition)
-            if not due(num_keys, known) or num_keys < 1.1 * self.tried.get(partition, 0):
-                continue
-            self.tried[partition] = num_keys
-            vectors, answers = index.whole(partition)
-            _, numbers = np.unique(np.array(answers), return_inverse=True)
-            version = known.version + 1 if known else 1
-            metric = await asyncio.to_thread(learn, vectors, numbers, version)
-            if metric is not None:
-                self.metrics[partition] = metric
-                num_new += 1
+            if not num_keys:
+                self.metrics.pop(partition, None)
+                self.tried.pop(partition, None)
+            elif due(num_keys, self.get(partition)) and num_keys >= 1.1 * self.tried.get(partition, 0):
+                self.tried[partition] = num_keys
+                num_new += await self.learn(index, partition)
         return num_new
+
+    async def learn(self, index: Index, partition: bytes) -> bool:
+        """Learn the metric of a partition, in a thread; say whether there is a new one."""
+        known = self.get(partition)
+        version = known.version + 1 if known else 1
+        metric = await asyncio.to_thread(learned, *index.newest(partition, MOST_KEYS), version)
+        if metric is None:
+            return False
+        self.metrics[partition] = metric
+        return True
+
+
+def learned(codes: Codes, answers: list[bytes], version: int) -> Metric | None:
+    """A metric of keys as the index has them."""
+    _, numbers = np.unique(np.array(answers), return_inverse=True)
+    return learn(unpacked(codes), numbers, version)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from threading import Thread
 from time import time
 
@@ -28,6 +29,8 @@ FLAT_LIMIT = 4096
 GROWN = 4
 """Cells are made anew when there are so many times the keys they were made for."""
 NOTHING: Found = (np.empty(0, np.int64), np.empty(0, np.float32))
+NO_PART = Flat(0)
+"""Stands where a place is free."""
 
 
 class Index:
@@ -37,9 +40,16 @@ class Index:
         self.flat_limit = flat_limit
         self.keys = Keys()
         self.names: list[bytes] = []
+        """By place; empty where the place is free."""
         self.places: dict[bytes, int] = {}
         self.parts: list[Flat | Cells] = []
+        self.free: list[int] = []
+        """Places whose partition is gone; the next new one takes one of them."""
         self.growing: dict[int, Growth] = {}
+        self.larger: set[int] = set()
+        """Places that `grow` has not looked at since something was added there."""
+        self.news: set[bytes] = set()
+        """Partitions that `changed` has not told since something was added to them, or they went."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -60,12 +70,20 @@ class Index:
             mine = [each for each, its in zip(kept, places, strict=True) if its == place]
             codes = np.frombuffer(b"".join(row.vector for _, row in mine), np.int8).reshape(len(mine), -1)
             self.parts[place].add(np.array([number for number, _ in mine], np.int64), codes)
+            self.touch(place)
         return refused
+
+    def touch(self, place: int) -> None:
+        """Remember that something was added to a partition."""
+        self.larger.add(place)
+        self.news.add(self.names[place])
 
     def wrong(self, number: int, row: KeyAdded, known: int) -> str:
         """Why a row cannot be added: empty where it can."""
         if number <= known:
             return f"key {number} is not above {known}, the last one"
+        if not row.partition:
+            return f"key {number} names no partition"
         if len(row.answer) != NAME_BYTES:
             return f"key {number} names an answer with {len(row.answer)} bytes instead of {NAME_BYTES}"
         place = self.places.get(row.partition, -1)
@@ -77,11 +95,28 @@ class Index:
     def place_of(self, row: KeyAdded) -> int:
         """Where a row's partition is, which may be new."""
         place = self.places.get(row.partition, -1)
-        if place < 0:
-            place = self.places[row.partition] = len(self.parts)
-            self.names.append(row.partition)
-            self.parts.append(Flat(len(row.vector)))
+        return self.occupy(row.partition, Flat(len(row.vector))) if place < 0 else place
+
+    def occupy(self, name: bytes, part: Flat | Cells) -> int:
+        """Give a new partition a place."""
+        if self.free:
+            place = self.free.pop()
+            self.names[place], self.parts[place] = name, part
+        else:
+            place = len(self.parts)
+            self.names.append(name)
+            self.parts.append(part)
+        self.places[name] = place
         return place
+
+    def vacate(self, place: int) -> None:
+        """Let a partition go that has no keys any more; only rows that are gone still name its place."""
+        name, self.names[place], self.parts[place] = self.names[place], b"", NO_PART
+        del self.places[name]
+        self.growing.pop(place, None)
+        self.larger.discard(place)
+        self.free.append(place)
+        self.news.add(name)
 
     def nearest(self, partition: bytes, vector: Vector, k: int = 16) -> Found:
         """Numbers and cosines of the `k` nearest keys of a partition, nearest first; none for an unsound vector."""
@@ -114,17 +149,37 @@ class Index:
 
     def partitions(self) -> list[bytes]:
         """Names of all partitions."""
-        return list(self.names)
+        return list(self.places)
+
+    def changed(self) -> Iterator[bytes]:
+        """Names of the partitions that have more keys than at the last call, or none any more; each is told once."""
+        while self.news:
+            yield self.news.pop()
 
     def num_keys(self, partition: bytes) -> int:
         """How many keys a partition has."""
         place = self.places.get(partition, -1)
         return 0 if place < 0 else len(self.parts[place])
 
-    def whole(self, partition: bytes) -> tuple[Vector, list[bytes]]:
-        """Vectors (keys, dimensions) and answers of every key of a partition, the oldest first."""
-        numbers, codes = self.parts[self.places[partition]].above(-1)
-        return unpacked(codes), self.keys.answers_of(numbers)
+    def newest(self, partition: bytes, most: int) -> tuple[Codes, list[bytes]]:
+        """Copies of the codes (keys, dimensions) and answers of a partition's newest keys, the oldest first."""
+        part = self.parts[self.places[partition]]
+        numbers, codes = part.above(part.numbers[-most] - 1 if len(part) > most else -1)
+        return codes, self.keys.answers_of(numbers)
+
+    def rows_of(self, partition: bytes, answer: bytes) -> list[KeyAdded]:
+        """The wordings that lead to an answer, as the log could say them again."""
+        place, numbers = self.places.get(partition, -1), self.keys.of(answer)
+        if place < 0 or not numbers:
+            return []
+        codes = self.parts[place].codes_of(numbers)
+        keys = [key for key in map(self.keys.get, numbers) if key is not None]
+        return [
+            KeyAdded(
+                sha256(key.text.encode()).digest(), partition, answer, key.text, one.tobytes(), "", b"", key.expires_s
+            )
+            for key, one in zip(keys, codes, strict=True)
+        ]
 
     def forget(self, answer: bytes) -> int:
         """Forget every key of an answer; say how many there were."""
@@ -136,27 +191,36 @@ class Index:
 
     def remove(self, numbers: list[int]) -> int:
         """Forget some keys; say how many of them there were."""
-        there = [(number, row) for number in numbers if (row := self.keys.at(number)) >= 0]
+        there = [(number, row) for number in set(numbers) if (row := self.keys.at(number)) >= 0]
         places: dict[int, list[int]] = {}
         for number, row in there:
             places.setdefault(self.keys.partitions[row], []).append(number)
             self.keys.remove(number)
         for place, mine in places.items():
-            self.adopt(place)
-            self.parts[place].remove(np.array(mine, np.int64))
-            if place in self.growing:
-                self.growing[place].removed += mine
+            self.shrink(place, mine)
         self.keys.pack()
         return len(there)
+
+    def shrink(self, place: int, numbers: list[int]) -> None:
+        """Take keys out of a partition; with its last one the partition goes."""
+        self.adopt(place)
+        if len(numbers) == len(self.parts[place]):
+            self.vacate(place)
+            return
+        self.parts[place].remove(np.array(numbers, np.int64))
+        if place in self.growing:
+            self.growing[place].removed += numbers
 
     # --- from flat to cells
 
     def grow(self) -> None:
         """Begin to sort a partition into cells wherever it has become too large; take those that are ready."""
-        for place, part in enumerate(self.parts):
-            if place in self.growing:
-                self.adopt(place)
-            elif len(part) > (self.flat_limit if isinstance(part, Flat) else GROWN * part.num_at_first):
+        for place in list(self.growing):
+            self.adopt(place)
+        for place in [each for each in self.larger if each not in self.growing]:
+            self.larger.discard(place)
+            part = self.parts[place]
+            if len(part) > (self.flat_limit if isinstance(part, Flat) else GROWN * part.num_at_first):
                 self.growing[place] = Growth(part)
 
     def adopt(self, place: int) -> None:
@@ -168,6 +232,7 @@ class Index:
         growth.cells.remove(np.array(growth.removed, np.int64))
         growth.cells.add(*self.parts[place].above(growth.last))
         self.parts[place] = growth.cells
+        self.larger.add(place)
         Thread(target=give_back, daemon=True).start()
 
 

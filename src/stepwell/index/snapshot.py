@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from stepwell.index.cells import Cells
 from stepwell.index.flat import Flat
-from stepwell.index.index import Index
+from stepwell.index.index import NO_PART, Index
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +77,12 @@ def index_of(snapshot: Snapshot) -> Index:
     index.keys.fill(snapshot.columns)
     for place, part in enumerate(snapshot.parts):
         index.names.append(part.name)
-        index.places[part.name] = place
-        index.parts.append(filled(part))
+        index.parts.append(filled(part) if part.name else NO_PART)
+        if part.name:
+            index.places[part.name] = place
+            index.touch(place)
+        else:
+            index.free.append(place)
     return index
 
 
