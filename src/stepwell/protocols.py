@@ -82,6 +82,10 @@ class Embedder(Protocol):
     @property
     def num_dimensions(self) -> int: ...
 
+    def reads(self, text: str) -> bool:
+        """Whether all of a text counts: two that differ only behind the limit would look the same."""
+        ...
+
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of length 1, shape (texts, num_dimensions). Raises EngineError."""
         ...

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from steps.asked import asked, chat
+from stepwell.cache.asking import Asking
 from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact, name_of
 from stepwell.cache.key import Identity
@@ -40,6 +41,9 @@ class Letters:
             for one in text.lower():
                 found[row, ord(one) % 64] += 1
         return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    def reads(self, text: str) -> bool:
+        return len(text) < 200
 
     async def close(self) -> None:
         """Nothing to give back."""
@@ -73,10 +77,9 @@ async def know(semantic: Semantic, question: str, answer: str) -> bytes:
     return name_of(row)
 
 
-async def ask(semantic: Semantic, question: str) -> Proposal | Defer:
-    return await semantic.propose(
-        asked(id=question), Identity(question.encode(), PARTITION, question, b"w"), Flights(1 << 20)
-    )
+async def ask(semantic: Semantic, question: str, *, takes: bool = True) -> Proposal | Defer:
+    who = Identity(question.encode(), PARTITION, question, b"w")
+    return await semantic.propose(Asking(asked(id=question), who, Flights(1 << 20), lambda _: takes, lambda _: True))
 
 
 def text(proposal: Proposal) -> str:
@@ -143,3 +146,38 @@ async def test_an_embedder_that_hangs_is_a_miss(semantic: Semantic, monkeypatch:
     semantic.deadline_s = 0.01
     assert isinstance(await ask(semantic, "How can I activate my card?"), Defer)
     assert semantic.num_late == 1
+
+
+async def test_a_question_that_is_not_read_to_its_end_is_new(semantic: Semantic) -> None:
+    await know(semantic, "How do I activate my card?", "Tap on it.")
+    found = await ask(semantic, "How do I activate my card? " * 20)
+    assert isinstance(found, Defer)
+    assert "longer than the embedder reads" in found.reason
+
+
+async def test_what_the_caller_does_not_take_is_not_proposed(semantic: Semantic) -> None:
+    await know(semantic, "How do I activate my card?", "Tap on it.")
+    found = await ask(semantic, "How can I activate my cards?", takes=False)
+    assert isinstance(found, Defer)
+    assert "not what the caller takes" in found.reason
+
+
+async def test_what_is_far_is_never_near_enough(semantic: Semantic) -> None:
+    await know(semantic, "zzzz zzzz", "Sleep.")
+    found = await ask(semantic, "What about the book?")
+    assert isinstance(found, Defer)
+    assert "nothing near" in found.reason
+
+
+async def test_an_answer_that_is_made_anew_takes_its_wordings_along(semantic: Semantic) -> None:
+    old = await know(semantic, "How do I activate my card?", "Tap on it.")
+    who = Identity(b"x" * 32, PARTITION, "How do I activate my card?", b"w")
+    row = AnswerRow(PARTITION, "json", chat("Tap twice."), None, "e", 0.0, time(), time() + 60)
+    await semantic.exact.store.put(b"a" + name_of(row), encode(row), time() + 60)  # type: ignore[union-attr]
+    semantic.kept(who, name_of(row), time() + 60, old)
+    await asyncio.sleep(0.01)
+    await semantic.feed.follow()
+    found = await ask(semantic, "How can I activate my cards?")
+    assert isinstance(found, Proposal)
+    assert text(found) == "Tap twice."
+    assert semantic.feed.index.num_keys(PARTITION) == 1

@@ -536,7 +536,7 @@ class Meant:
         self.num_asked = 0
         self.num_kept = 0
 
-    async def propose(self, _request: Request, _identity: Any, _flights: Any) -> Proposal | Defer:
+    async def propose(self, _asking: Any) -> Proposal | Defer:
         self.num_asked += 1
         await asyncio.sleep(0)
         return self.says

@@ -67,7 +67,9 @@ class Flight:
         "paid",
         "partition",
         "position",
+        "replaces",
         "tags",
+        "uncertain",
         "waiting",
     )
 
@@ -76,6 +78,10 @@ class Flight:
         self.flights = flights
         self.about: Any = None
         """What a search by meaning wants to know of it (a vector)."""
+        self.replaces = b""
+        """The older answer to the same question, whose wordings shall lead to the new one."""
+        self.uncertain = False
+        """True where the leader was given what a promise let pass."""
         self.background = False
         """True for a refresh: no request waits for it."""
         self.fence = 0

@@ -118,7 +118,9 @@ class Exact:
         row = None if found is None else read(found[0], answer_rows)
         if found is None or row is None or row.partition != partition:
             return None, 0.0
-        if self.tags.version == BLIND or self.tags.dead((*row.tags, tag_of(answer)), row.position):
+        if self.tags.version == BLIND:
+            raise StoreError("what was invalidated is not known at the moment")
+        if self.tags.dead((*row.tags, tag_of(answer)), row.position):
             return None, 0.0
         return row, found[1]
 

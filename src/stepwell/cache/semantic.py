@@ -9,15 +9,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from time import time
 from typing import Any, Literal
 
 import msgspec
 
 from stepwell.cache import beside
+from stepwell.cache.asking import Asking
 from stepwell.cache.beside import About
 from stepwell.cache.candidate import Chosen, choose
-from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact, answer_of
 from stepwell.cache.features import NUM_NEIGHBOURS, VERSION, Near, Vector
 from stepwell.cache.key import Identity
@@ -39,8 +38,12 @@ from stepwell.types import Answer, Case, Defer, Evidence, Form, Proposal, Reques
 log = logging.getLogger(__name__)
 
 
-MOST_FACTS = 4_000
+MOST_FACTS = 2_000
 """Kept wordings whose facts stay at hand."""
+LEAST_COSINE = 0.4
+"""Below this nothing is near, whatever is believed: right neighbours lie above it in 99 of 100 cases."""
+MOST_RENEWED = 1000
+"""Wordings of one answer that are taken along when it is made anew."""
 FLIGHT_COSINE = 0.8
 """Below this a question in flight is not looked at."""
 FOLLOW_S = 0.25
@@ -75,44 +78,46 @@ class Semantic:
         self.num_late = 0
         """Questions that were not embedded in time."""
 
-    async def propose(self, request: Request, identity: Identity, flights: Flights) -> Proposal | Defer:
+    async def propose(self, asking: Asking) -> Proposal | Defer:
         """What the nearest wordings' answers speak for; a question that is not embedded in time is a miss."""
+        identity = asking.identity
+        if not self.embedder.reads(identity.text):
+            return Defer("meaning: the question is longer than the embedder reads")
         vector = await self.vector(identity.text)
         if vector is None:
             return Defer("meaning: the embedder did not answer in time")
         near, numbers = self.near(vector, identity)
-        along = await self.along(request, identity, vector, near, flights)
+        along = await self.along(asking, vector, near)
         if along is not None:
             return along
         found = None if near is None else self.among(near, numbers, vector, identity)
-        told = await self.proposal(request, identity, *found) if found else "meaning: nothing near is known"
+        told = await self.proposal(asking, *found) if found else "meaning: nothing near is known"
         if isinstance(told, str):
             self.wordings.asked(identity, vector, b"")
             return Defer(told)
         same = found is not None and told.evidence.kind == "semantic"  # with other values put in, it is another answer
         self.wordings.asked(identity, vector, found[1].answer if found and same else b"")
-        self.offered[request.id] = identity.exact
+        self.offered[asking.request.id] = identity.exact
         return told
 
-    async def along(
-        self, request: Request, identity: Identity, vector: Vector, near: Near | None, flights: Flights
-    ) -> Proposal | None:
+    async def along(self, asking: Asking, vector: Vector, near: Near | None) -> Proposal | None:
         """The answer to nearly the same question that is being asked right now, if it comes in time."""
+        identity, flights = asking.identity, asking.flights
         mine = flights.flying.get(identity.exact)
         if mine is not None:
             mine.about = About(vector, identity.text)
         nearest = FLIGHT_COSINE if near is None else max(FLIGHT_COSINE, float(near.cosines[0]))
         flight = beside.nearest(flights, identity, vector, nearest) if self.patience_s else None
-        if flight is None:
+        if flight is None or not asking.joins(flight):
             return None
         metric, num_keys = self.spaces.get(identity.partition), self.feed.index.num_keys(identity.partition)
         features = beside.features(flight, vector, self.facts_of(identity.text), near, metric, num_keys=num_keys)
         answer = await flight.within(self.patience_s) if features and self.likely(features) else None
-        if answer is None:
+        if answer is None or not asking.joins(flight):
             return None
         self.wordings.asked(identity, vector, b"")
-        self.offered[request.id] = identity.exact
-        return self.offer(request, identity, answer, Evidence("semantic", "hit: semantic, collapsed", features))
+        self.offered[asking.request.id] = identity.exact
+        return self.offer(asking, answer, Evidence("semantic", "hit: semantic, collapsed", features))
 
     async def vector(self, text: str) -> Vector | None:
         """The question's vector: made once a request, in a task of its own, for requests run outside of any."""
@@ -146,34 +151,38 @@ class Semantic:
         index, partition = self.feed.index, identity.partition
         asked, metric, num_keys = self.facts_of(identity.text), self.spaces.get(partition), index.num_keys(partition)
         chosen = choose(vector, asked, near, lambda row: self.kept_facts(numbers[row]), metric, num_keys=num_keys)
-        key = None if chosen is None else index.get(int(numbers[chosen.row]))
-        return None if chosen is None or key is None else (chosen, key)
+        if chosen is None or near.cosines[chosen.row] < LEAST_COSINE:
+            return None
+        key = index.get(int(numbers[chosen.row]))
+        return None if key is None else (chosen, key)
 
     def kept_facts(self, number: int) -> Facts:
         """What a kept wording says."""
         return self.facts_of(self.feed.index.text_of(int(number)))
 
-    async def proposal(self, request: Request, identity: Identity, chosen: Chosen, key: Key) -> Proposal | str:
+    async def proposal(self, asking: Asking, chosen: Chosen, key: Key) -> Proposal | str:
         """The candidate's answer with its evidence; or why it is none."""
+        request, identity = asking.request, asking.identity
         try:
             row, _ = await self.exact.named(key.answer, identity.partition)
         except StoreError:
             return "meaning: store-unavailable"
-        if row is None or row.stale_s <= time():
+        if row is None:
             self.feed.index.forget(key.answer)
             return "meaning: what is near has no answer any more"
+        if not asking.takes(row):
+            return "meaning: what is near is not what the caller takes"
         refilled = filled(row, key.text, identity.text, request) if chosen.slots else None
         body, form = (row.body, row.form) if refilled is None else (refilled, "json")
         answer = msgspec.structs.replace(answer_of(row), form=form, body=body)
         if chosen.vetoes and refilled is None:  # only for the judge: the wording may still be one more of this answer
-            return self.offer(request, identity, answer, Evidence("semantic", objection(chosen)), key.answer)
+            return self.offer(asking, answer, Evidence("semantic", objection(chosen)), key.answer)
         kind: Literal["semantic", "slot_fill"] = "semantic" if refilled is None else "slot_fill"
-        return self.offer(request, identity, answer, Evidence(kind, f"hit: {kind}", chosen.features), key.answer)
+        return self.offer(asking, answer, Evidence(kind, f"hit: {kind}", chosen.features), key.answer)
 
-    def offer(
-        self, request: Request, identity: Identity, answer: Answer, evidence: Evidence, name: bytes = b""
-    ) -> Proposal:
+    def offer(self, asking: Asking, answer: Answer, evidence: Evidence, name: bytes = b"") -> Proposal:
         """An answer in the form that is asked for, with what an audit needs to know."""
+        request, identity = asking.request, asking.identity
         wants: Form = "events" if request.stream else "json"
         body = in_form(answer.body, answer.form, wants, request.kind, include_usage=request.include_usage)
         case = Case(
@@ -189,9 +198,16 @@ class Semantic:
 
     # --- afterwards
 
-    def kept(self, identity: Identity, answer: bytes, _row: AnswerRow, expires_s: float) -> None:
-        """A question was answered from below, and its answer kept."""
+    def kept(self, identity: Identity, answer: bytes, expires_s: float, replaces: bytes) -> None:
+        """A question was answered from below, and its answer kept; wordings of the older one lead to it from now on."""
+        self.wordings.renamed(identity.exact, replaces, answer)
         self.add(self.wordings.answered(identity.exact, answer, expires_s))
+        if not replaces or replaces == answer:
+            return
+        changed = {"answer": answer, "expires_s": expires_s, "embedder": self.wordings.embedder}
+        for row in self.feed.index.rows_of(identity.partition, replaces)[:MOST_RENEWED]:
+            self.add(msgspec.structs.replace(row, **changed))
+        self.feed.index.forget(replaces)
 
     def told(self, case: Case, *, right: bool | None) -> None:
         """What the judge said of a proposal that was withheld; None where it could not say."""

@@ -52,6 +52,12 @@ class Wordings:
         one.fresh, one.expires_s = answer, expires_s
         return self.ready(exact, one)
 
+    def renamed(self, exact: bytes, old: bytes, new: bytes) -> None:
+        """The answer that was proposed to a question was made anew by asking that very question."""
+        one = self.waiting.get(exact)
+        if one is not None and old and one.candidate == old:
+            one.candidate = new
+
     def judged(self, exact: bytes, *, right: bool) -> KeyAdded | None:
         """Its candidate was judged, or could not be (`right` False): a key, where nothing is left to wait for."""
         one = self.waiting.get(exact)

@@ -40,6 +40,12 @@ class MiniLm:
         self.session = session(model)
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
 
+    def reads(self, text: str) -> bool:
+        """Whether all of a text counts."""
+        if len(text) > self.max_characters:
+            return False
+        return not self.tokenizer.encode(readable(text)).overflowing
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of length 1, shape (texts, 384). Raises EngineError."""
         loop = asyncio.get_running_loop()

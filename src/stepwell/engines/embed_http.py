@@ -17,6 +17,7 @@ from stepwell.errors import EngineBadReply
 from stepwell.types import Caller, Request
 
 NOBODY = Caller("", "")
+MAX_READ_CHARS = 1500
 
 
 class Embedding(Struct):
@@ -47,6 +48,10 @@ class HttpEmbedder:
         """As the first reply has it."""
         self.answers_as = ""
         """The model's name as the server gives it."""
+
+    def reads(self, text: str) -> bool:
+        """Whether all of a text counts: what nearly every model of embeddings reads, for servers do not say."""
+        return len(text) <= MAX_READ_CHARS
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of length 1, shape (texts, dimensions). Raises EngineError."""

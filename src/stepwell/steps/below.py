@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.cache.admit import Allowance
+from stepwell.cache.asking import Asking
 from stepwell.cache.coalesce import Flight, Flights
 from stepwell.cache.exact import Exact, Held
 from stepwell.cache.fresh import Terms, Wish, is_outage, lifetime_s, state
@@ -58,12 +59,12 @@ class Question(Struct, frozen=True):
 class Meaning(Protocol):
     """Answers to the same question in other words."""
 
-    async def propose(self, request: Request, identity: Identity, flights: Flights) -> Proposal | Defer:
+    async def propose(self, asking: Asking) -> Proposal | Defer:
         """Asked by the request that leads, once; the promise rules on what it proposes."""
         ...
 
-    def kept(self, identity: Identity, answer: bytes, row: AnswerRow, expires_s: float) -> None:
-        """A question was answered from below and its answer kept. Must return at once."""
+    def kept(self, identity: Identity, answer: bytes, expires_s: float, replaces: bytes) -> None:
+        """A question was answered from below and its answer kept, in the place of an older one. Must return at once."""
         ...
 
 
@@ -183,7 +184,7 @@ class Below:
         if self.public is not None:
             self.public.offer(asked.request, row, terms)
         if self.meaning is not None and asked.identity is not None:
-            self.meaning.kept(asked.identity, held.name, row, terms.expires_s(row.stale_s))
+            self.meaning.kept(asked.identity, held.name, terms.expires_s(row.stale_s), flight.replaces)
         return True
 
     def account(self, asked: Question, flight: Flight) -> None:

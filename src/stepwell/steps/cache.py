@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 
+from stepwell.cache.asking import Asking
 from stepwell.cache.coalesce import Flight
 from stepwell.cache.exact import Held
 from stepwell.cache.fresh import ANYTHING, is_early, state, wish
 from stepwell.cache.key import Identity, Share, key, scope
+from stepwell.cache.rows import AnswerRow
 from stepwell.engines.replay import in_form
 from stepwell.errors import StoreError
 from stepwell.protocols import Descent
@@ -140,6 +142,7 @@ class Cache:
         )
         again = self.identified(msgspec.structs.replace(asked, request=request, wish=ANYTHING))
         flight = self.below.lead(again)
+        flight.replaces = held.name
         flight.background = True
         flight.want()
         self.below.fly(again, flight, None, partial(self.refreshed, request, f"refresh: {why}"))
@@ -155,9 +158,19 @@ class Cache:
     def joinable(self, asked: Question) -> Flight | None:
         """A flight that gives this caller what it wants, and that nothing has invalidated since it began."""
         flight = self.flights.flying.get(asked.exact)
-        if flight is None or asked.wish.no_cache or self.exact.tags.dead(flight.tags, flight.position):
-            return None
-        return flight if set(asked.request.tags).issubset(flight.tags) else None
+        return flight if flight is not None and self.joins(asked, flight) else None
+
+    def joins(self, asked: Question, flight: Flight) -> bool:
+        """Whether a caller may be given what a flight brings."""
+        if asked.wish.no_cache or self.exact.tags.dead(flight.tags, flight.position):
+            return False
+        return set(asked.request.tags).issubset(flight.tags)
+
+    def takes(self, asked: Question, row: AnswerRow) -> bool:
+        """Whether a caller may be given an answer that was kept for other words; a stale one nobody makes anew."""
+        if not set(asked.request.tags).issubset(row.tags):
+            return False
+        return state(row.made_s, row.stale_s, self.now_s(), asked.rule.terms, asked.wish) == "fresh"
 
     async def follow(self, flight: Flight, request: Request) -> Proposal | Defer | None:
         """The answer of a flight, as it comes or once it is whole; None where it gave none: ask again."""
@@ -196,6 +209,7 @@ class Cache:
         flight = self.below.lead(asked)
         try:
             found, reason = await self.found(asked, held)
+            flight.replaces = b"" if found is None else found.name
             how = self.state(asked, found)
             told = None if how in SERVED else await self.meant(asked)
         except BaseException:
@@ -210,7 +224,7 @@ class Cache:
         onward = partial(self.onward, asked, flight, found if how == "spare" else None)
         if isinstance(told, Proposal):
             return msgspec.structs.replace(told, onward=onward)
-        return Defer(reason, told.usd if told else 0.0, onward=onward)
+        return Defer(f"{reason}: {told.reason}" if told else reason, told.usd if told else 0.0, onward=onward)
 
     async def found(self, asked: Question, held: Held | None) -> tuple[Held | None, str]:
         """What the store has, or memory where that is newer; and the reason to go down if it does not serve."""
@@ -227,10 +241,11 @@ class Cache:
 
     async def meant(self, asked: Question) -> Proposal | Defer | None:
         """What a search by meaning proposes; a defect of it must not cost each of those who wait a call of its own."""
-        if self.meaning is None or asked.identity is None:
+        if self.meaning is None or asked.identity is None or asked.wish.no_cache:
             return None
+        takes, joins = partial(self.takes, asked), partial(self.joins, asked)
         try:
-            return await self.meaning.propose(asked.request, asked.identity, self.flights)
+            return await self.meaning.propose(Asking(asked.request, asked.identity, self.flights, takes, joins))
         except Exception:
             log.exception("the search by meaning broke on request %s", asked.request.id)
             return None
@@ -258,6 +273,7 @@ class Cache:
         if flight is None or flight.over:
             return
         if flight.drive is None:
+            flight.uncertain = settled.outcome.visits[-1].reason.startswith("hit: ")
             flight.land(given(settled))
         elif flight.num_wanting > 0:
             flight.paid = settled.usage or NOTHING
@@ -305,7 +321,9 @@ async def along(flight: Flight) -> Proposal:
 
 
 def how(flight: Flight) -> str:
-    """What the cache did for those who read along."""
+    """What the cache did for those who read along; what was uncertain for the leader is so for them, too."""
+    if flight.uncertain:
+        return "hit: semantic, collapsed"
     last = flight.outcome.visits[-1] if flight.outcome and flight.outcome.visits else None
     return last.reason if last is not None and last.step == Cache.name else "collapsed"
 
