@@ -35,7 +35,7 @@ class ConfigError(StepwellError):
     def __init__(self, what: str, *, file: str = "", line: int = 0, field: str = "") -> None:
         place = f"{file}:{line}: " if line else f"{file}: " if file else ""
         super().__init__(f"{place}{field}{': ' if field else ''}{what}")
-        self.file, self.line, self.field = file, line, field
+        self.what, self.file, self.line, self.field = what, file, line, field
 
 
 class AdmitError(StepwellError):

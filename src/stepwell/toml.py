@@ -6,6 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -69,9 +70,19 @@ def known_keys(wanted: type[Any]) -> set[str]:
     return keys
 
 
+def placed(error: ConfigError, file: Path) -> ConfigError:
+    """The same error with the line of its field, where what only shows while a well is built names no file."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return error
+    line = 0 if error.file or not error.field else line_of(text, error.field.split("."))
+    return ConfigError(error.what, file=str(file), line=line, field=error.field) if line else error
+
+
 def line_of(text: str, keys: list[str]) -> int:
     """Line (from 1) of the deepest key of a path that can be found; 0 where none can."""
-    best, depth_found = 0, 0
+    best, depth_found, wanted = 0, 0, f"{'.'.join(keys)}."  # compared as text: a name may hold dots
     table: list[str] = []
     arrays: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -85,8 +96,9 @@ def line_of(text: str, keys: list[str]) -> int:
             path = [*table, *split_key(pair[1])]
         else:
             continue
-        depth = min(len(path), len(keys))
-        if depth > depth_found and path[:depth] == keys[:depth]:
+        found = f"{'.'.join(path)}."
+        depth = min(len(found), len(wanted))
+        if depth > depth_found and found[:depth] == wanted[:depth]:
             best, depth_found = number, depth
     return best
 

@@ -22,6 +22,7 @@ from stepwell.cache.fresh import Terms
 from stepwell.cache.simulate import keep_tuned
 from stepwell.cache.tags import Tags
 from stepwell.config import AnyEngine, Config, EmbeddedEngine, HttpEngine, Route, Server
+from stepwell.config import Cache as CacheSection
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http, Key
 from stepwell.engines.iam import Iam
@@ -256,7 +257,7 @@ def bearer_key(config: HttpEngine) -> Key | None:
 
 
 def kept_answers(config: Config, rules: Mapping[str, Rule]) -> Exact:
-    """The exact cache: memory in front of a store, or alone. Raises StoreError."""
+    """The exact cache: memory in front of a store, or alone. Raises ConfigError."""
     memory: Memory[Held] = Memory(config.cache.memory_bytes, fairly(lru))
     store = None if not (config.cache.path or config.cache.url or config.semantic) else shared(config)
     longest_s = max(each.terms.longest_s() for each in rules.values())
@@ -270,8 +271,16 @@ def allowance(config: Config, exact: Exact) -> Allowance | None:
 
 
 def shared(config: Config) -> Store:
-    """The store that processes share. Raises StoreError."""
+    """The store that processes share. Raises ConfigError where it cannot be opened."""
     cache = config.cache
+    try:
+        return opened_store(cache)
+    except StoreError as error:
+        raise ConfigError(str(error), field="cache.url" if cache.url else "cache.path") from error
+
+
+def opened_store(cache: CacheSection) -> Store:
+    """A file, or a server. Raises StoreError."""
     if not cache.url and cache.path:
         return Sqlite(cache.path, limit_bytes=cache.file_bytes, flush_ms=cache.flush_ms)
     from stepwell.store.url import store_at  # noqa: PLC0415 - servers need an extra

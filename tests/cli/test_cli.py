@@ -99,3 +99,35 @@ def test_the_script_is_installed_and_knows_its_version() -> None:
         [sys.executable, "-m", "stepwell.cli", "--version"], capture_output=True, text=True, check=True
     )
     assert told.stdout.startswith("stepwell 0.")
+
+
+PROMISED = "[semantic]\n[promise]\nerror = 0.02\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ('[cache]\nurl = "redis://u:hush@h/0"\n', "13: cache.url: the store's URL holds a password"),
+        ('[cache]\nurl = "ftp://h/0"\n', "13: cache.url: no store speaks ftp://"),
+        (
+            '[cache]\npath = "stepwell.toml/cache.db"\n',
+            "13: cache.path: the cache file stepwell.toml/cache.db cannot be",
+        ),
+        (f'{PROMISED}judge = "nonsense"\n', "15: promise.judge: 'nonsense' names no function"),
+        (
+            '[semantic]\npath = "nowhere"\n[promise]\nerror = 0.1\n',
+            "13: semantic.path: nowhere/model.safetensors cannot",
+        ),
+        ('[routes."llm-4.1"]\nengines = ["scripted"]\n', "12: routes.llm-4.1.price: no price for 'llm-4.1'"),
+        ("[promise]\nerror = 0.02\n", "13: promise.error: no step proposes"),
+    ],
+)
+def test_whatever_is_wrong_with_the_file_is_told_with_its_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], more: str, says: str
+) -> None:
+    if "semantic" in more:
+        pytest.importorskip("onnxruntime")
+    (folder / "stepwell.toml").write_text(SCRIPTED + more)
+    for command in ("explain request.json", "serve"):
+        assert main(command.split()) == 2
+        assert f"stepwell: stepwell.toml:{says}" in capsys.readouterr().err

@@ -177,7 +177,7 @@ def test_a_folder_of_ones_own_and_its_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({}, "model.safetensors: .*No such file"),
+        ({}, "model.safetensors cannot be read .*No such file"),
         ({"model.safetensors": b"junk", "tokenizer.json": b"{}"}, "no safetensors file"),
         ({"model.safetensors": b"\x02" + bytes(7) + b"{}", "tokenizer.json": b"{}"}, "no safetensors file"),
         ({"model.safetensors": b"\xff" * 8 + b"{}", "tokenizer.json": b"{}"}, "no safetensors file"),

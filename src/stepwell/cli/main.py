@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 import stepwell
 from stepwell.cli import cache, campaign, demo, explain, ledger, promise, serve, templates
-from stepwell.errors import StepwellError
+from stepwell.errors import ConfigError, StepwellError
+from stepwell.toml import placed
 
 FAILED = 2
 
@@ -25,7 +27,9 @@ def main(words: list[str] | None = None) -> int:
     try:
         return int(given.run(given))
     except StepwellError as error:
-        print(f"stepwell: {error}", file=sys.stderr)
+        config = getattr(given, "config", None)
+        told = placed(error, config) if isinstance(error, ConfigError) and isinstance(config, Path) else error
+        print(f"stepwell: {told}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return 130

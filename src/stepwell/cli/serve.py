@@ -14,8 +14,9 @@ import msgspec
 
 from stepwell import config as configuration
 from stepwell.config import Config
-from stepwell.errors import StepwellError
+from stepwell.errors import ConfigError, StepwellError
 from stepwell.gateway import serve as gateway
+from stepwell.toml import placed
 from stepwell.well import build
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def work(path: str, port: int, number: int) -> None:
     try:
         stand(with_port(configuration.load(path), port), worker=str(number))
     except StepwellError as error:
-        print(f"stepwell: {error}", file=sys.stderr)
+        told = placed(error, Path(path)) if isinstance(error, ConfigError) else error
+        print(f"stepwell: {told}", file=sys.stderr)
         sys.exit(FAILED)
 
 

@@ -82,7 +82,7 @@ def tokenizer(file: Path, max_tokens: int) -> Any:  # noqa: ANN401 - tokenizers 
     try:
         made = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises bare Exception
-        raise ConfigError(f"is no tokenizer ({error})", file=str(file), field="semantic.path") from error
+        raise ConfigError(f"{file} is no tokenizer ({error})", field="semantic.path") from error
     made.enable_truncation(max_tokens)
     made.no_padding()
     return made

@@ -58,11 +58,11 @@ def read_weights(file: Path) -> Weights:
         fits = arrays["embeddings.word_embeddings.weight"].shape[1] == NUM_DIMENSIONS
         fits = fits and f"encoder.layer.{NUM_LAYERS - 1}.output.dense.weight" in arrays
     except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", file=str(file), field="semantic.path") from error
+        raise ConfigError(f"{file} cannot be read ({error.strerror})", field="semantic.path") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError("is no safetensors file of this model", file=str(file), field="semantic.path") from error
+        raise ConfigError(f"{file} is no safetensors file of this model", field="semantic.path") from error
     if not fits or f"encoder.layer.{NUM_LAYERS}.output.dense.weight" in arrays:
-        raise ConfigError(f"is another model than {MODEL}", file=str(file), field="semantic.path")
+        raise ConfigError(f"{file} is another model than {MODEL}", field="semantic.path")
     return arrays
 
 
@@ -136,15 +136,15 @@ def converted(folder: Path, kept: Path, precision: str) -> tuple[bytes, str]:
         with alone(file):
             return sealed(file) or convert(folder, file, precision), digest
     except (OSError, sqlite3.Error) as error:
-        what = f"the converted model cannot be written ({error}); name a folder that can"
-        raise ConfigError(what, file=str(kept), field="semantic.converted") from error
+        what = f"the converted model cannot be written to {kept} ({error}); name a folder that can"
+        raise ConfigError(what, field="semantic.converted") from error
 
 
 def digest_of(folder: Path, precision: str) -> str:
     """12 hexadecimal digits that change with weights, tokenizer and recipe. Raises ConfigError."""
     digests = [digest_of_file(folder / name) for name in ("model.safetensors", "tokenizer.json")]
     if PACKAGE in folder.parts and digests[0] != PACKAGE_DIGEST:
-        raise ConfigError("these are not the weights of version 0.1.0", file=str(folder), field="semantic.path")
+        raise ConfigError(f"{folder} holds other weights than those of version 0.1.0", field="semantic.path")
     return sha256(" ".join([str(RECIPE), precision, *digests]).encode()).hexdigest()[:12]
 
 
@@ -154,8 +154,8 @@ def digest_of_file(path: Path) -> str:
         with path.open("rb") as file:
             return file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        what = f"cannot be read ({error.strerror}); the folder must hold model.safetensors and tokenizer.json"
-        raise ConfigError(what, file=str(path), field="semantic.path") from error
+        what = f"{path} cannot be read ({error.strerror}); the folder must hold model.safetensors and tokenizer.json"
+        raise ConfigError(what, field="semantic.path") from error
 
 
 def convert(folder: Path, file: Path, precision: str) -> bytes:
