@@ -3,7 +3,7 @@
 Demands: Zipf over 100,000 answers whose sizes and prices are those of the requests of AzureLLMInferenceTrace_conv;
 Zipf over the questions of E2E with their texts' sizes and prices; the KV blocks of Mooncake's conversation trace, all
 alike. Memory: 1 % and 10 % of all distinct bytes. The first half of a demand is noted and picked from, the second half
-counts. The pace of `dearest`'s clock was chosen on Zipf 0.8 and Mooncake.
+counts. The pace of `dearest`'s clock was tried on all four demands: none of them is new to it.
 
     python -m bench.cache.eviction
 """
