@@ -16,7 +16,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_m
 from stepwell.cache import tags as room
 from stepwell.cache.exact import Exact, Held
 from stepwell.cache.fresh import Terms
-from stepwell.cache.rows import EVENTS, LABELS, AnswerRow
+from stepwell.cache.rows import EVENTS, LABELS, AnswerRow, Event, encode
 from stepwell.cache.tags import BLIND, Tags, report_bad, tag_of
 from stepwell.errors import StoreError
 from stepwell.store.memory import Memory
@@ -193,6 +193,7 @@ async def test_a_bad_answer_is_killed_and_remembered_as_a_hard_negative() -> Non
 async def test_an_event_that_cannot_be_read_is_left_out() -> None:
     store = MemoryStore(1_000_000)
     await store.append(EVENTS, b"\xc1nonsense", time() + 100)
+    await store.append(EVENTS, encode(Event("doc:?", time())).replace(b"?", b"\xff"), time() + 100)
     table = Tags(store, keep_s=100, shared=False)
     await table.bump("doc:1")
     assert table.dead(["doc:1"], 0)

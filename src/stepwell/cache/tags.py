@@ -97,7 +97,7 @@ class Tags:
             return  # two read at once
         try:
             self.apply(position, decode(row))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("an event cannot be read (%s): left out", error)
         self.position = position
         self.unseen.pop(row, None)
