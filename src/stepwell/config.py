@@ -20,6 +20,7 @@ Count = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Length = Annotated[float, Meta(ge=0)]
 """Seconds, or a factor; 0 turns it off."""
+Usd = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -218,6 +219,8 @@ class Promise(Section, frozen=True):
     """exact, agreement, model, or a function of yours as `module:function`; two joined by `+` must agree."""
     judge_engine: str = ""
     """model: the engine that judges."""
+    judge_usd_hour: Usd = 1.0
+    """What judging may cost an hour in one process: from there on only audits are judged."""
 
 
 class Config(Section, frozen=True):

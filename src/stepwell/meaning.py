@@ -28,6 +28,7 @@ from stepwell.quality.promise import Promise, Terms
 from stepwell.quality.report import prometheus
 from stepwell.steps.audits import Audits
 from stepwell.steps.cache import Cache, Identify
+from stepwell.steps.pace import Pace
 from stepwell.types import Request, Usage
 
 Worth = Callable[[str, Usage | None], float]
@@ -93,9 +94,8 @@ def compose(
         likely=lambda features: promise.passes(promise.right(Cache.name, features)),
     )
     judge = named(terms.judge, embed=embeds.embed, ask=asking(config, engines, worth))
-    audits = Audits(
-        promise, judge, store, {Cache.name: semantic}, label=terms.label, max_waiting=MOST_WAITING, chance=chance
-    )
+    pace = Pace(terms.label, terms.judge_usd_hour)
+    audits = Audits(promise, judge, store, {Cache.name: semantic}, pace=pace, max_waiting=MOST_WAITING, chance=chance)
     return ByMeaning(embeds, semantic, audits, identifier(config, embeds.name, secret), worker)
 
 

@@ -119,6 +119,7 @@ def build(config: Config, *, worker: str = "") -> Well:
     meaning = by_meaning(config, exact, engines, partial(worth, paid), worker)
     large = Large({name: [engines[each] for each in route.engines] for name, route in config.routes.items()})
     settlers = (book.record,) if meaning is None else (book.record, meaning.semantic.settle, meaning.audits.settle)
+    counters = () if meaning is None else (meaning.audits.count,)
     rules_on = promise_rule if meaning is None else meaning.audits.rule
     below = below_cache(config, exact, rules, worth=partial(worth, paid), settlers=settlers, meaning=meaning)
     cache = cache_step(below, rules, large, rules_on, meaning)
@@ -127,10 +128,10 @@ def build(config: Config, *, worker: str = "") -> Well:
         callers=callers,
         stairs=dict.fromkeys(config.routes, steps),
         rule=rules_on,
-        settlers=(cache.settle, *settlers),
+        settlers=(cache.settle, *counters, *settlers),
         new_id=ids(),
         keep_bytes=config.cache.max_answer_bytes,
-        ready=lambda: "" if meaning is None or meaning.semantic.caught_up else "the index is being read",
+        ready=lambda: "" if meaning is None or meaning.semantic.tried else "the index is being read",
         metrics=lambda: metrics.text(num_lost=book.num_lost()) + (meaning.metrics() if meaning else b""),
         refused=metrics.refused,
         started_s=int(time()),

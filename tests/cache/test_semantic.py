@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from steps.asked import asked, chat
+from stepwell.cache import semantic as room
 from stepwell.cache.asking import Asking
 from stepwell.cache.coalesce import Flights
 from stepwell.cache.exact import Exact, name_of
@@ -19,6 +20,7 @@ from stepwell.cache.key import Identity
 from stepwell.cache.rows import AnswerRow, encode
 from stepwell.cache.semantic import Semantic
 from stepwell.cache.tags import Tags
+from stepwell.errors import StoreError
 from stepwell.index.feed import Feed
 from stepwell.index.rows import KEYS, KeyAdded
 from stepwell.index.vectors import packed
@@ -181,3 +183,30 @@ async def test_an_answer_that_is_made_anew_takes_its_wordings_along(semantic: Se
     assert isinstance(found, Proposal)
     assert text(found) == "Tap twice."
     assert semantic.feed.index.num_keys(PARTITION) == 1
+
+
+async def test_who_follows_the_log_is_ready_without_it_and_goes_on_whatever_breaks(
+    semantic: Semantic, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(room, "FOLLOW_S", 0.01)
+    errors: list[Exception] = [ValueError("a defect"), StoreError("gone")]
+    follow = semantic.feed.follow
+
+    async def broken() -> int:
+        if errors:
+            raise errors[-1]
+        return await follow()
+
+    monkeypatch.setattr(semantic.feed, "follow", broken)
+    running = asyncio.get_running_loop().create_task(semantic.run())
+    await asyncio.sleep(0.05)
+    assert (semantic.tried, semantic.caught_up) == (True, False)
+    errors.pop()
+    await asyncio.sleep(0.05)
+    assert 0 < caplog.text.count("cannot be followed") < 10, "with its pause"
+    errors.pop()
+    await asyncio.sleep(0.05)
+    assert semantic.caught_up
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

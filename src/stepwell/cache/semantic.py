@@ -75,6 +75,8 @@ class Semantic:
         """Exact digest by id of each request that was offered an answer and is not over."""
         self.caught_up = False
         """Whether the log of keys was once read to its end."""
+        self.tried = False
+        """Whether that was tried: where the store is gone, what needs none is served all the same."""
         self.num_late = 0
         """Questions that were not embedded in time."""
 
@@ -235,6 +237,9 @@ class Semantic:
                     await self.feed.save()
             except StoreError as error:
                 log.debug("the log of keys cannot be read: %s", error)
+            except Exception:
+                log.exception("the log of keys cannot be followed")
+            self.tried = True
             turn += 1
             await asyncio.sleep(FOLLOW_S)
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from random import Random
 from time import time
 from typing import Protocol
 
 import msgspec
+from msgspec import Struct
 
 from stepwell.cache.rows import LABELS, encode
 from stepwell.engines.texts import answered_text
@@ -21,13 +23,18 @@ from stepwell.protocols import Store
 from stepwell.quality.cut import fit
 from stepwell.quality.judge import Judge
 from stepwell.quality.promise import Promise
-from stepwell.types import Case, Label, Proposal, Ruling, Settled, Withheld
+from stepwell.steps.pace import Pace
+from stepwell.types import Answer, Case, Label, Proposal, Ruling, Settled, Withheld
 
 log = logging.getLogger(__name__)
 
 OK = 200
-KEEP_S = 30 * 86_400.0
+KEEP_S = 3 * 86_400.0
 """Labels older than this are no news of today's traffic."""
+MOST_CHARS = 60_000
+"""Of a text that waits for the judge."""
+FOLLOWED = "hit: semantic, collapsed"
+"""How the cache names an uncertain answer that was weighed for another request; p stands behind one of its own."""
 FOLLOW_S = 0.5
 ROWS_A_TURN = 1000
 
@@ -42,6 +49,18 @@ class Teller(Protocol):
         ...
 
 
+class Waiting(Struct, frozen=True, gc=False):
+    """What the judge needs of one withheld proposal: two texts instead of the answers they stood in."""
+
+    withheld: Withheld
+    """Without its answer."""
+    case: Case
+    proposed: str
+    fresh: str
+    share: float
+    """The probability with which its truth becomes known."""
+
+
 class Audits:
     """The promise's other half. Every process writes labels into one log, and learns from all of them."""
 
@@ -52,14 +71,18 @@ class Audits:
         store: Store,
         tellers: Mapping[str, Teller],
         *,
-        label: float,
+        pace: Pace,
         max_waiting: int,
         chance: Random,
     ) -> None:
-        """`tellers`: by step; `label`: share of the refused proposals that are judged, too. Audits always are."""
+        """`tellers`: by step; `pace`: how many of the refused proposals are judged, too. Audits always are."""
         self.promise, self.judge, self.store, self.tellers = promise, judge, store, tellers
-        self.label, self.chance = label, chance
-        self.line: asyncio.Queue[tuple[Withheld, Settled]] = asyncio.Queue(max_waiting)
+        self.pace, self.chance = pace, chance
+        self.line: asyncio.Queue[Waiting] = asyncio.Queue(max_waiting)
+        self.most_each = max(1, max_waiting // 4)
+        """Places in the line that one principal may take."""
+        self.waiting: Counter[bytes] = Counter()
+        """Places taken, by principal."""
         self.position = 0
         self.usd, self.num_dropped, self.num_unclear = 0.0, 0, 0
 
@@ -75,9 +98,14 @@ class Audits:
             return Ruling("refuse", evidence.detail, 0.0)
         return self.promise.rule(family(step, proposal), proposal)
 
-    def settle(self, settled: Settled) -> None:
-        """Count the request; what was withheld from it waits for the judge."""
+    def count(self, settled: Settled) -> None:
+        """Count a request of a caller, and an uncertain answer that it shared with another one."""
         self.promise.request()
+        visits = settled.outcome.visits
+        self.promise.num_served += bool(visits) and visits[-1].reason == FOLLOWED
+
+    def settle(self, settled: Settled) -> None:
+        """What was withheld from a request waits for the judge."""
         for withheld in settled.outcome.withheld:
             if not self.judged(withheld, settled):
                 self.tell(withheld, right=None)
@@ -85,14 +113,30 @@ class Audits:
     def judged(self, withheld: Withheld, settled: Settled) -> bool:
         """Put a withheld proposal in line, if its truth can be known and is wanted."""
         answered = settled.complete and settled.status == OK and settled.outcome.visits[-1].step != withheld.step
-        wanted = withheld.ruling.verdict == "audit" or self.chance.random() < self.label
-        if not (answered and wanted):
+        share = self.share(withheld) if answered else 0.0
+        if not share:
             return False
-        try:
-            self.line.put_nowait((withheld, settled))
-        except asyncio.QueueFull:
+        waiting = comparable(withheld, settled, share)
+        if waiting is None:
+            self.num_unclear += 1
+            return False
+        return self.lined_up(waiting)
+
+    def share(self, withheld: Withheld) -> float:
+        """The probability with which this proposal's truth is sought; 0 where chance or the pace says no."""
+        if withheld.ruling.verdict == "audit":
+            return withheld.ruling.share
+        share = self.pace.share(self.promise.num_labels)
+        return share if self.chance.random() < share else 0.0
+
+    def lined_up(self, waiting: Waiting) -> bool:
+        """Give a proposal its place in line; none where the line is full, of all or of one principal."""
+        who = waiting.case.principal
+        if self.line.full() or self.waiting[who] >= self.most_each:
             self.num_dropped += 1
             return False
+        self.waiting[who] += 1
+        self.line.put_nowait(waiting)
         return True
 
     # --- beside it
@@ -100,51 +144,37 @@ class Audits:
     async def run(self) -> None:
         """Judge what is in line, until cancelled."""
         while True:
-            withheld, settled = await self.line.get()
+            waiting = await self.line.get()
+            self.waiting -= Counter((waiting.case.principal,))
             try:
-                await self.compare(withheld, settled)
+                await self.compare(waiting)
             except Exception:
                 log.exception("an audit broke")
             self.line.task_done()
 
-    async def compare(self, withheld: Withheld, settled: Settled) -> None:
+    async def compare(self, waiting: Waiting) -> None:
         """Ask the judge, tell the step, and write the label down."""
-        evidence, kind = withheld.proposal.evidence, settled.request.kind
-        answer = withheld.proposal.answer
-        proposed = answered_text(answer.body, answer.form, kind)
-        fresh = answered_text(settled.body, settled.form, kind)
-        right = None
-        if proposed is not None and fresh is not None and evidence.case is not None:
-            try:
-                verdict = await self.judge(evidence.case.question, proposed, fresh)
-            except StepwellError as error:
-                log.warning("the judge failed: %s", error)
-            else:
-                right = verdict.right
-                self.usd += verdict.usd
-        self.tell(withheld, right=right)
-        if right is None or evidence.case is None:
-            self.num_unclear += 1
+        if waiting.withheld.ruling.verdict != "audit" and self.pace.spent():
+            self.num_dropped += 1
+            self.tell(waiting.withheld, right=None)
             return
-        await self.write(self.labelled(withheld, evidence.case, right=right))
+        right = await self.verdict(waiting)
+        self.tell(waiting.withheld, right=right)
+        if right is None:
+            self.num_unclear += 1
+        else:
+            await self.write(labelled(waiting, right=right))
 
-    def labelled(self, withheld: Withheld, case: Case, *, right: bool) -> Label:
-        """The truth about one proposal."""
-        ruling = withheld.ruling
-        audited = ruling.verdict == "audit"
-        return Label(
-            step=family(withheld.step, withheld.proposal),
-            partition=case.partition,
-            features=withheld.proposal.evidence.features,
-            right=right,
-            predicted=ruling.right,
-            share=ruling.share if audited else self.label,
-            would_serve=audited,
-            at_s=time(),
-            version=case.version,
-            key=case.principal,
-            cluster=case.answer,
-        )
+    async def verdict(self, waiting: Waiting) -> bool | None:
+        """What the judge says, and what that costs; None where it cannot say."""
+        try:
+            verdict = await self.judge(waiting.case.question, waiting.proposed, waiting.fresh)
+        except StepwellError as error:
+            log.warning("the judge failed: %s", error)
+            return None
+        self.usd += verdict.usd
+        self.pace.pay(verdict.usd)
+        return verdict.right
 
     async def write(self, label: Label) -> None:
         """Write a label down for all processes; where the store is gone, at least this one learns."""
@@ -160,15 +190,22 @@ class Audits:
             teller.told(case, right=right)
 
     async def follow(self) -> None:
-        """Learn from every process's labels, and fit anew where enough has come, until cancelled."""
+        """Learn, until cancelled."""
         while True:
             try:
-                await self.read()
-            except StoreError as error:
-                log.debug("labels cannot be read: %s", error)
-            if self.promise.due():
-                self.promise.adopt(await asyncio.to_thread(fit, self.promise.past()))
+                await self.learn()
+            except Exception:
+                log.exception("nothing can be learned from labels")
             await asyncio.sleep(FOLLOW_S)
+
+    async def learn(self) -> None:
+        """Take in every process's labels, and fit anew where enough has come."""
+        try:
+            await self.read()
+        except StoreError as error:
+            log.debug("labels cannot be read: %s", error)
+        if self.promise.due():
+            self.promise.adopt(await asyncio.to_thread(fit, self.promise.past()))
 
     async def read(self) -> None:
         """Take in every label behind the last one. Raises StoreError."""
@@ -177,7 +214,7 @@ class Audits:
                 self.position = position
                 try:
                     self.promise.learn(decode(row))
-                except msgspec.DecodeError as error:
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
                     log.warning("a label cannot be read (%s): left out", error)
 
 
@@ -185,3 +222,33 @@ def family(step: str, proposal: Proposal) -> str:
     """Under which name the promise learns of such proposals."""
     kind = proposal.evidence.kind
     return step if kind == "semantic" else f"{step}:{kind}"
+
+
+def comparable(withheld: Withheld, settled: Settled, share: float) -> Waiting | None:
+    """What waits for the judge; None where one of the answers is not one text."""
+    proposal, kind = withheld.proposal, settled.request.kind
+    answer, case = proposal.answer, proposal.evidence.case
+    proposed = answered_text(answer.body, answer.form, kind)
+    fresh = answered_text(settled.body, settled.form, kind)
+    if proposed is None or fresh is None or case is None:
+        return None
+    bare = Withheld(withheld.step, Proposal(Answer(form=answer.form), proposal.evidence), withheld.ruling)
+    return Waiting(bare, case, proposed[:MOST_CHARS], fresh[:MOST_CHARS], share)
+
+
+def labelled(waiting: Waiting, *, right: bool) -> Label:
+    """The truth about one proposal."""
+    withheld, case = waiting.withheld, waiting.case
+    return Label(
+        step=family(withheld.step, withheld.proposal),
+        partition=case.partition,
+        features=withheld.proposal.evidence.features,
+        right=right,
+        predicted=withheld.ruling.right,
+        share=waiting.share,
+        would_serve=withheld.ruling.verdict == "audit",
+        at_s=time(),
+        version=case.version,
+        key=case.principal,
+        cluster=case.answer,
+    )
