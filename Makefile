@@ -54,6 +54,7 @@ lint: $(VENV)/.test ## Put the code into its form, then lint it and check its ty
 bench: $(VENV)/.test system edge/node_modules/.installed ## Cost and quality beside the peers; each last line is one JSON object
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.templates
+	$(BIN)/python -m bench.cache
 
 clean: ## Take away what these targets made
 	rm -rf $(VENV) $(VENV_TRAIN) $(VENV_SERVE) .venv-litellm edge/node_modules stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
