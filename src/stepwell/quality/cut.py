@@ -22,8 +22,6 @@ RIDGE = 1.0
 """Precision with which coefficients are believed to be near 0."""
 LEAST_ODDS = 0.0
 """The curve that bends log odds is fitted to labels above these: below, nothing is served."""
-CAUTION = 1.2
-"""Slack of the budget: this over the square root of as many labels as errors are promised among them."""
 MOST_CATCH_UP = 1.2
 """How much of a budget that was not used may be used later, at any time, as a multiple of what is promised."""
 ALARM = 1.25
@@ -36,10 +34,10 @@ FEW = 4
 """Principals below which none of them can be told from the crowd."""
 MOST_OF_OTHERS = 1 / 3
 """What the labels of one principal may weigh, as a share of all others': a quarter of all."""
-NUM_AUDITS = 400
+NUM_AUDITS = 80
 """The newest audits: they say whether probabilities are too high or too low."""
-DOUBT, TRUST = 6.0, 15.0
-"""Expected errors that are weighed against what audits found: bad news counts sooner than good news."""
+DOUBT = 10.0
+"""Expected errors that are weighed against what audits found."""
 
 
 def fit(past: Past) -> Fit:
@@ -87,8 +85,7 @@ def calibrated(audits: list[Label]) -> float:
     weights: list[float] = fair([label.key for label in audits]).tolist()
     found = sum(weight for weight, label in zip(weights, audits, strict=True) if not label.right)
     expected = sum(weight * (1 - label.predicted) for weight, label in zip(weights, audits, strict=True))
-    weight = DOUBT if found > expected else TRUST
-    return (weight + found) / (weight + expected)
+    return (DOUBT + found) / (DOUBT + expected)
 
 
 def chosen(past: Past, steps: dict[str, Learned], calibration: float) -> float:
@@ -109,7 +106,7 @@ def chosen(past: Past, steps: dict[str, Learned], calibration: float) -> float:
 
 def cautious(past: Past) -> float:
     """What part of the budget is used: the less labels there are, and the fewer errors are promised, the less."""
-    return max(0.0, 1 - CAUTION / math.sqrt(max(1e-9, past.terms.strictest() * len(past.labels))))
+    return max(0.0, 1 - past.belief.caution / math.sqrt(max(1e-9, past.terms.strictest() * len(past.labels))))
 
 
 class Crowd(Struct, frozen=True):

@@ -72,10 +72,12 @@ class Terms(Struct, frozen=True):
 class Belief(Struct, frozen=True):
     """What is believed before labels say otherwise; the defaults were measured on two sets of questions."""
 
-    bend: Bend = (0.1, 0.67, -1.35)
+    bend: Bend = (0.09, 0.5, -1.06)
     """How the regression's log odds bend to true ones: see `bend.py`."""
-    firmness: float = 20.0
+    firmness: float = 60.0
     """The precision of each of these numbers."""
+    caution: float = 0.8
+    """Slack of the budget: this over the square root of as many labels as errors are promised among them."""
 
 
 class Learned(Struct, frozen=True):
