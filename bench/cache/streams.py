@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from bench.cache import peers, texts
 from bench.cache.texts import Vectors
 from stepwell.cache.exact import Exact
-from stepwell.cache.features import VERSION
+from stepwell.cache.features import NUM_NEIGHBOURS, VERSION, Near, weigh
 from stepwell.cache.key import Identity
 from stepwell.cache.metric import due
 from stepwell.cache.semantic import Semantic
@@ -124,13 +124,15 @@ def order(name: str, seed: int) -> list[int]:
     return found
 
 
-def play(name: str, seed: int, terms: Terms, belief: Belief = BELIEF, rows: Sequence[int] = ()) -> Played:
+def play(
+    name: str, seed: int, terms: Terms, belief: Belief = BELIEF, rows: Sequence[int] = (), *, guarded: bool = True
+) -> Played:
     """One stream through the gateway's decision: these rows, or every text once."""
     data, semantic, promise, played = loaded(name), empty(), Promise(terms, Random(seed), belief), Played()
     index, spaces = semantic.feed.index, semantic.spaces
     for number, row in enumerate(rows or order(name, seed), 1):
         promise.request()
-        proposed = asked(data, row, semantic)
+        proposed = asked(data, row, semantic) if guarded else unguarded(data, row, semantic)
         hit = proposed is not None and ruled(promise, *proposed, played)
         played.proposed.append(proposed)
         played.served.append(hit)
@@ -150,6 +152,18 @@ def asked(data: Set, row: int, semantic: Semantic) -> Proposed:
     if found is None or found[0].vetoes:
         return None
     return found[0].features, found[1].answer == data.answers[row]
+
+
+def unguarded(data: Set, row: int, semantic: Semantic) -> Proposed:
+    """The same without the guard: what an intent's label calls right although a number or a name differs."""
+    index, vector = semantic.feed.index, data.vectors[row]
+    numbers, cosines = index.nearest(PARTITION, vector, NUM_NEIGHBOURS)
+    if not len(numbers):
+        return None
+    answers = [found.answer for found in map(index.get, numbers.tolist()) if found is not None]
+    near = Near(cosines, index.vectors(PARTITION, numbers), answers, [True] * len(answers))
+    weighed = weigh(vector, near, semantic.spaces.get(PARTITION), len(index))
+    return None if weighed is None else (weighed.features, answers[weighed.row] == data.answers[row])
 
 
 def ruled(promise: Promise, features: tuple[float, ...], right: bool, played: Played) -> bool:  # noqa: FBT001
@@ -194,9 +208,11 @@ def scored(streams: Sequence[Played]) -> Score:
     return Score(mean(hits), mean(errors), stdev(errors), mean(per_hit), stdev(per_hit), audits)
 
 
-def run(pool: ProcessPoolExecutor, name: str, terms: Terms, belief: Belief, num_orders: int) -> Score:
+def run(
+    pool: ProcessPoolExecutor, name: str, terms: Terms, belief: Belief, num_orders: int, *, guarded: bool = True
+) -> Score:
     """Play a set in several orders."""
-    jobs = [pool.submit(play, name, seed, terms, belief) for seed in range(num_orders)]
+    jobs = [pool.submit(play, name, seed, terms, belief, guarded=guarded) for seed in range(num_orders)]
     return scored([job.result() for job in jobs])
 
 
@@ -265,6 +281,9 @@ def measure(num_orders: int = NUM_ORDERS, names: Sequence[str] = ("banking", "cl
             told(f"{name}, as shipped (bend {BELIEF.bend}, caution {BELIEF.caution}), {few} orders")
             for error in ERRORS.values():
                 told(f"  {error:.0%} of requests: {lined(run(pool, name, Terms(error), BELIEF, few))}")
+            told(f"{name}, as shipped but without the guard, {few} orders")
+            for error in ERRORS.values():
+                told(f"  {error:.0%} of requests: {lined(run(pool, name, Terms(error), BELIEF, few, guarded=False))}")
             against(name)
     return figures | {"held": held}
 
