@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stepwell import config as configuration
-from stepwell.cli.cache.opened import check
+from stepwell.cache.rows import LABELS
+from stepwell.cli.cache.opened import check, rows_of
 from stepwell.cli.ledger import since
 from stepwell.config import Config
 from stepwell.errors import ConfigError, StoreError
 from stepwell.ledger.rollup import rollup
+from stepwell.protocols import Store
 from stepwell.quality.promise import Promise, Terms
 from stepwell.quality.report import lines
 from stepwell.types import Label
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 UNCERTAIN = ("cache: semantic", "cache: slot_fill", "specialist")
 """Rows of the ledger's rollup that were answered on uncertain evidence."""
-ROWS_A_TURN = 1000
 BROKEN = 1
 
 
@@ -45,28 +46,30 @@ def run(given: argparse.Namespace) -> int:
     if config.promise.error == 0:
         raise ConfigError("nothing uncertain is served: say [promise] error, and [semantic]", file=str(given.config))
     check(config)
-    promise = asyncio.run(replayed(config, given.since))
+    promise = asyncio.run(learned(config, given.since))
     promise.num_requests, promise.num_served = counted(config, given.since)
     report = promise.report()
     print(msgspec.json.encode(report).decode() if given.json else "\n".join(lines(report)))
     return BROKEN if report.num_audits and report.error.estimate > report.terms.error else 0
 
 
-async def replayed(config: Config, since_s: float) -> Promise:
+async def learned(config: Config, since_s: float) -> Promise:
+    """The promise as the store knows it. Raises ConfigError, StoreError."""
+    store = shared(config)
+    try:
+        return await replayed(config, store, since_s)
+    finally:
+        await store.close()
+
+
+async def replayed(config: Config, store: Store, since_s: float) -> Promise:
     """A promise that has learned every label in the store. Raises StoreError."""
     terms = config.promise
     promise = Promise(Terms(terms.error, terms.hit_error, terms.audit), Random(0))  # noqa: S311 - it rules on nothing
-    store, position = shared(config), 0
-    decode = msgspec.msgpack.Decoder(Label).decode
-    try:
-        while rows := await store.since(b"labels", position, ROWS_A_TURN):
-            for position, row in rows:  # noqa: B007 - the last one is where to go on
-                label = decode(row)
-                if label.at_s >= since_s:
-                    promise.learn(label)
-                    promise.num_audits += label.would_serve
-    finally:
-        await store.close()
+    async for label in rows_of(store, LABELS, msgspec.msgpack.Decoder(Label)):
+        if label.at_s >= since_s:
+            promise.learn(label)
+            promise.num_audits += label.would_serve
     return promise
 
 

@@ -47,9 +47,10 @@ async def found(given: argparse.Namespace, config: Config) -> list[dict[str, Any
 
 def described(whose: str, kept: Kept, texts: list[KeyAdded]) -> dict[str, Any]:
     """All there is to say of one answer."""
-    row = kept.row
+    row, near = kept.row, kept.nearest
     return {
         "whose": whose,
+        **({} if near is None else {"nearest": near.wording, "cosine": near.cosine, "p": near.right}),
         "answer": kept.name,
         "state": kept.state,
         "made_s": row.made_s,

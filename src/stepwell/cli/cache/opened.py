@@ -22,9 +22,10 @@ from stepwell.errors import BadRequest, ConfigError, StoreError
 from stepwell.gateway import admit, openai
 from stepwell.index.rows import KEYS, KeyAdded
 from stepwell.protocols import Store
+from stepwell.quality.promise import LEAST_RIGHT
 from stepwell.steps.below import Rule
 from stepwell.steps.public import partition
-from stepwell.types import Caller, Request
+from stepwell.types import Caller, Case, Request
 from stepwell.well import kept_answers, rule
 
 ROWS_A_TURN = 1000
@@ -48,6 +49,19 @@ class Opened(Struct, frozen=True):
         return self.exact.tags.keep_s
 
 
+class Nearest(Struct, frozen=True):
+    """What the search by meaning found for a request: the kept wording, and how sure the promise is of its answer."""
+
+    wording: str
+    cosine: float
+    right: float
+    """The probability that its answer is right: 0 where it would never be served."""
+    step: str
+    """Under which the promise learns of such answers."""
+    features: tuple[float, ...]
+    case: Case
+
+
 class Kept(Struct, frozen=True):
     """One kept answer, as an operator sees it."""
 
@@ -56,6 +70,8 @@ class Kept(Struct, frozen=True):
     expires_s: float
     state: str
     """fresh, stale or invalidated."""
+    nearest: Nearest | None = None
+    """Where it was found by meaning."""
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -110,12 +126,18 @@ def caller_of(given: argparse.Namespace, config: Config) -> Caller:
     return Caller(who.tenant, given.principal) if given.principal else who
 
 
+def own(request: Request, rule: Rule) -> tuple[bytes, bytes]:
+    """Who shares the caller's own answers, and the digest of this one."""
+    whose = scope(rule.route, request.caller, "principal" if rule.share == "public" else rule.share)
+    return whose, key(whose, request)
+
+
 def digests(request: Request, rule: Rule) -> dict[str, bytes]:
     """Where an answer may lie: the caller's own, and everybody's."""
-    own = scope(rule.route, request.caller, "principal" if rule.share == "public" else rule.share)
+    _, exact = own(request, rule)
     if rule.share != "public":
-        return {rule.share: key(own, request)}
-    return {"principal": key(own, request), "public": key(partition(rule.route), request)}
+        return {rule.share: exact}
+    return {"principal": exact, "public": key(partition(rule.route), request)}
 
 
 async def answer_at(at: Opened, exact: bytes) -> Kept | None:
@@ -145,14 +167,39 @@ async def meant(at: Opened, given: argparse.Namespace, config: Config, text: str
     """The answers that an argument means: a name, or a file with a request. Raises BadRequest where there is none."""
     name = name_in(text)
     if name is not None:
-        kept = {"named": await answer_named(at, name)}
+        found = there({"named": await answer_named(at, name)})
     else:
         request = request_of(given, config, Path(text))
-        kept = {whose: await answer_at(at, exact) for whose, exact in digests(request, at.rules[request.model]).items()}
-    found = {whose: each for whose, each in kept.items() if each is not None}
+        exact = digests(request, at.rules[request.model])
+        found = there({whose: await answer_at(at, each) for whose, each in exact.items()})
+        if config.semantic is not None and all(each.state == "invalidated" for each in found.values()):
+            found |= await by_meaning(at, config, request, needed=not found)
     if not found:
         raise BadRequest(f"{text}: no answer is kept; another --tenant or --principal may have one")
     return found
+
+
+def there(kept: dict[str, Kept | None]) -> dict[str, Kept]:
+    """Without those that are none."""
+    return {whose: each for whose, each in kept.items() if each is not None}
+
+
+async def by_meaning(at: Opened, config: Config, request: Request, *, needed: bool) -> dict[str, Kept]:
+    """What a gateway may have given for it; with `needed`, BadRequest says what is nearest where that is not it."""
+    try:
+        from stepwell.cli.cache.by_meaning import nearest  # noqa: PLC0415 - vectors need the extra
+    except ImportError as error:
+        raise ConfigError(f"needs {error.name}: pip install 'stepwell[cache]'", field="semantic") from error
+    found = await nearest(at, config, request)
+    kept = None if found is None else await answer_named(at, found.case.answer)
+    if found is None or kept is None:
+        return {}
+    if found.right >= LEAST_RIGHT:
+        return {"by meaning": msgspec.structs.replace(kept, nearest=found)}
+    if not needed:
+        return {}
+    near = f"the nearest is {kept.name} to {found.wording!r}, at cosine {found.cosine:.2f}"
+    raise BadRequest(f"no answer is kept; {near}, which would not be given (p = {found.right:.3f})")
 
 
 async def rows_of(store: Store, log: bytes, decoder: msgspec.msgpack.Decoder[Any]) -> AsyncIterator[Any]:
