@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from random import Random
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from cache.clusters import meanings, wordings
@@ -15,6 +18,7 @@ from stepwell.types import Answer, Evidence, Label, Proposal
 
 NUM_BEFORE, NUM_AFTER, OLD, ALL = 1500, 1500, 30, 60
 ERROR = 0.03
+NUM_REPLAYS = 50
 
 
 def stream(seed: int) -> NDArray[np.int64]:
@@ -70,9 +74,11 @@ def replay(seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return served, wrong
 
 
+@pytest.mark.timeout(400)
 def test_the_promise_is_kept_when_half_of_all_intents_are_new() -> None:
-    replays = [replay(seed) for seed in range(3)]
-    late = slice(NUM_BEFORE + 500, None)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("forkserver")) as processes:
+        replays = list(processes.map(replay, range(NUM_REPLAYS), chunksize=5))
+    late = slice(NUM_BEFORE + 500, NUM_BEFORE + 1500)
     assert np.mean([wrong[late].mean() for _, wrong in replays]) <= ERROR
     assert np.mean([served[late].mean() for served, _ in replays]) > 0.3
     assert np.mean([served[500:NUM_BEFORE].mean() for served, _ in replays]) > 0.3
