@@ -196,16 +196,6 @@ def test_a_later_flight_of_the_same_question_is_not_ended_by_the_earlier_one() -
     assert flights.flying == {b"k": second}
 
 
-def test_similar_questions_are_found_within_their_partition_only() -> None:
-    flights = Flights(1000)
-    mine, theirs = flights.lead(b"1", b"mine", (), 0), flights.lead(b"2", b"theirs", (), 0)
-    theirs.about = 0.9
-    assert flights.similar(b"mine", lambda about: about > 0.5) is None
-    mine.about = 0.8
-    assert flights.similar(b"mine", lambda about: about > 0.5) is mine
-    assert flights.similar(b"mine", lambda about: about > 0.85) is None
-
-
 async def test_who_asks_nearly_the_same_waits_for_a_bounded_time() -> None:
     flight = Flights(1000).lead(b"k", b"p", (), 0)
     gate = asyncio.Event()

@@ -91,7 +91,7 @@ async def test_many_keys_lead_to_one_answer_and_die_with_it() -> None:
     held = cache.keep(KEY, SCOPE, row(), TERMS, 0)
     await settle()
     other = b"o" * 32
-    await cache.link(other, PARTITION, held.name, time() + 1000)
+    await store.put(b"k" + other, encode(KeyRow(held.name, PARTITION)), time() + 1000)
     assert await cache.find(other, SCOPE, PARTITION, TERMS) is not None
     await cache.tags.bump(f"answer:{held.name.hex()}")
     for key in (KEY, other):

@@ -166,7 +166,6 @@ async def test_without_a_store_nothing_becomes_public() -> None:
 
 def test_what_is_more_than_one_text_stays_private() -> None:
     assert unfit(question(), row()) == ""
-    assert unfit(question(), row(slots=b"[]")) == "it has places for personal values"
     assert unfit(question(), row(body=b'{"choices":[]}')) == "it is more than one text"
     assert unfit(question("x" * 300_000), row()) == "too long to look through"
     metadata = msgspec.structs.replace(question(), canonical=request(metadata={"to": "a@b.example"}).canonical)

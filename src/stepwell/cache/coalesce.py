@@ -36,13 +36,6 @@ class Flights:
         if self.flying.get(flight.exact) is flight:
             del self.flying[flight.exact]
 
-    def similar(self, partition: bytes, near: Callable[[Any], bool]) -> Flight | None:
-        """A flight of the same partition whose `about` is near: for those who ask the same in other words."""
-        for flight in self.flying.values():
-            if flight.partition == partition and flight.about is not None and near(flight.about):
-                return flight
-        return None
-
 
 class Flight:
     """One question being answered: first its leader looks around, then the steps below are asked, once."""

@@ -160,11 +160,6 @@ class Exact:
         if fence:
             self.soon(store.release(b"k" + exact, fence))  # right behind it, and in the same batch
 
-    async def link(self, exact: bytes, partition: bytes, answer: bytes, expires_s: float) -> None:
-        """One more key of an answer. Raises StoreError."""
-        if self.store is not None:
-            await self.asked(self.store.put(b"k" + exact, encode(KeyRow(answer, partition)), expires_s))
-
     async def lease(self, exact: bytes, ttl_s: float) -> int | None:
         """Be the only process that asks a question: a fence, or None where another one is. Raises StoreError."""
         return None if self.store is None else await self.asked(self.store.lease(b"k" + exact, ttl_s))

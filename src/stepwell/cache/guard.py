@@ -2,7 +2,7 @@
 
 Vectors hardly see a number, a name or a "not" (opposites score .83 to .99). A veto is a difference that changes what is
 asked for. The closer two wordings are otherwise, the more a difference says: texts that are the same but for one place
-are compared there, word by word. What is merely suspicious is a feature, which the promise weighs.
+are compared there, word by word.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ VALUES = ("number", "ordinal", "money", "measure", "date", "time")
 """Kinds of values of which one wording may say more than the other, but nothing else."""
 VETOES = ("long", "language", *VALUES, "code", "quote", "entity", "direction", "negation", "question", "order", "swap",
           "more")  # fmt: skip
-FEATURES = (*VETOES, "jaccard", "asked_only", "kept_only", "values_only", "negations", "question_differs", "length")
-"""What `agreement` tells, in this order."""
 
 PREFIXES = ("un", "de", "dis", "in", "im", "ir", "non", "mis", "re", "anti")
 ROLES = frozenset(
@@ -52,22 +50,6 @@ def vetoes(asked: Facts, kept: Facts) -> tuple[str, ...]:
     found += [name for name, differ in CHECKS if differ(asked, kept)]
     found += _by_place(asked, kept)
     return tuple(found)
-
-
-def agreement(asked: Facts, kept: Facts) -> tuple[float, ...]:
-    """Features of a pair, named by `FEATURES`: a flag for each veto, then shares from 0 to 1."""
-    found = frozenset(vetoes(asked, kept))
-    both, either = len(asked.content & kept.content), len(asked.content | kept.content)
-    return (
-        *(float(name in found) for name in VETOES),
-        both / either if either else 1.0,
-        1 - both / len(asked.content) if asked.content else 0.0,
-        1 - both / len(kept.content) if kept.content else 0.0,
-        float(bool(slot_difference(asked, kept))),
-        float(asked.negations % 2 != kept.negations % 2),
-        float(asked.asks != kept.asks),
-        min(len(asked.words), len(kept.words)) / max(len(asked.words), len(kept.words), 1),
-    )
 
 
 def slot_difference(asked: Facts, kept: Facts) -> tuple[str, ...]:

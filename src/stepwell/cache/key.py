@@ -16,7 +16,7 @@ from msgspec import Struct
 from stepwell.engines.texts import last_text
 from stepwell.types import Caller, Request
 
-VERSION = 2
+VERSION = 3
 """Raised when the canonical form or the kept form changes: older answers are then never found again."""
 Share = Literal["principal", "tenant", "public"]
 

@@ -125,8 +125,6 @@ def unfit(asked: Asked, row: AnswerRow) -> str:
     """Why an answer must not be everybody's; empty where nothing speaks against it."""
     if len(asked.canonical) + len(row.body) > MOST_BYTES:
         return "too long to look through"
-    if row.slots:
-        return "it has places for personal values"
     said = answered_text(row.body, row.form, asked.kind)
     if said is None:
         return "it is more than one text"

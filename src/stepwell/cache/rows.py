@@ -39,8 +39,6 @@ class AnswerRow(Struct, frozen=True, array_like=True, gc=False):
     """From here on it is stale; it may still be served while it is asked for anew, or when that fails."""
     tags: tuple[str, ...] = ()
     """What it depends on: an event behind `position` that names one of them invalidates it."""
-    slots: bytes = b""
-    """JSON: the typed places in `body` that are filled after the hit; empty where there are none."""
     position: int = 0
     """The last event that was known when its making began."""
     seconds: float = 0.0

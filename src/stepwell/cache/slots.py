@@ -1,5 +1,7 @@
 """Impersonal answers: what an answer says of its question's own values becomes a typed blank, filled after the hit.
 
+Answers are kept as they came: blanks are made, and filled, for each question that asks with other values.
+
 `blank` refuses wherever the rest of the answer might depend on a value: a number or date that the question does not
 say (it may be computed), a name beside a name (it may be known of that very one), a value in other words, or two that
 cannot be told apart. `refill` takes only a question of the same shape whose other values are equal, and what it fills
@@ -29,7 +31,7 @@ ARTICLE = re.compile(r"(?<!\w)(an?)\s$", re.IGNORECASE)
 ONE = re.compile(r"1(?!\S)")
 
 
-class Slotted(Struct, frozen=True, array_like=True, gc=False):
+class Slotted(Struct, frozen=True, gc=False):
     """An answer's text with blanks, and the question that it answers without its values."""
 
     shape: tuple[str, ...]
@@ -44,11 +46,6 @@ class Slotted(Struct, frozen=True, array_like=True, gc=False):
     """Which of the values stands in each blank."""
     is_json: bool
     """Whether the answer is a JSON document: a value is then written as inside of a JSON string."""
-
-
-encode = msgspec.json.Encoder().encode
-decode = msgspec.json.Decoder(Slotted).decode
-"""Of what `AnswerRow.slots` holds. Raises msgspec.DecodeError."""
 
 
 def blank(question: str, answer: str) -> Slotted | None:

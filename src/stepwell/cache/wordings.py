@@ -11,7 +11,7 @@ from collections import OrderedDict
 from msgspec import Struct
 
 from stepwell.cache.key import Identity
-from stepwell.index.rows import KeyAdded, tag_of
+from stepwell.index.rows import KeyAdded
 from stepwell.index.vectors import Vector, packed
 
 MOST_WAITING = 10_000
@@ -32,10 +32,10 @@ class Waiting(Struct):
 
 
 class Wordings:
-    """Wordings by exact digest. `embedder` stands for the one that made their vectors: see `index.rows.tag_of`."""
+    """Wordings by exact digest. `embedder`: the tag of the one that made their vectors, see `index.rows.tag_of`."""
 
     def __init__(self, embedder: str) -> None:
-        self.embedder = tag_of(embedder)
+        self.embedder = embedder
         self.waiting: OrderedDict[bytes, Waiting] = OrderedDict()
 
     def asked(self, identity: Identity, vector: Vector, candidate: bytes) -> None:

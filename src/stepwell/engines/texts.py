@@ -10,8 +10,8 @@ from msgspec import Struct
 from stepwell.engines.replay import in_form
 from stepwell.types import Form, Kind, Request
 
-MAX_TEXT_CHARS = 8192
-"""Longer questions are documents: they are not compared by meaning."""
+MAX_TEXT_CHARS = 4000
+"""Longer questions are documents: they are not compared by meaning, nor read for facts."""
 MORE_THAN_WORDS = frozenset({"logprobs", "top_logprobs", "n", "best_of", "audio", "modalities", "echo", "suffix"})
 """Fields under which an answer to other words would not fit: token by token, or several at once."""
 
