@@ -91,6 +91,8 @@ class Case(Struct, frozen=True, kw_only=True, gc=False):
     """The proposed answer's name."""
     principal: bytes = b""
     """Who asked, as a keyed hash: no single one may shape the promise."""
+    learned: bool = True
+    """Whether the features come from a learned metric: without one they mean something else."""
 
 
 class Evidence(Struct, frozen=True, gc=False):

@@ -194,6 +194,7 @@ class Semantic:
             exact=identity.exact,
             answer=name,
             principal=identity.principal,
+            learned=self.spaces.get(identity.partition) is not None,
         )
         given = msgspec.structs.replace(answer, form=wants, body=body, chunks=None)
         return Proposal(given, msgspec.structs.replace(evidence, case=case))

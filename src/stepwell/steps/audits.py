@@ -220,8 +220,9 @@ class Audits:
 
 def family(step: str, proposal: Proposal) -> str:
     """Under which name the promise learns of such proposals."""
-    kind = proposal.evidence.kind
-    return step if kind == "semantic" else f"{step}:{kind}"
+    evidence = proposal.evidence
+    name = step if evidence.kind == "semantic" else f"{step}:{evidence.kind}"
+    return name if evidence.case is None or evidence.case.learned else f"{name}:unlearned"
 
 
 def comparable(withheld: Withheld, settled: Settled, share: float) -> Waiting | None:
