@@ -39,13 +39,16 @@ NUM_AUDITS = 80
 DOUBT = 10.0
 """Expected errors that are weighed against what audits found."""
 
+LEAST_OF_STEP = 50
+"""Labels of one step without which nothing of it is served."""
+
 
 def fit(past: Past) -> Fit:
     """Learn from the past."""
     by_step: dict[str, list[Label]] = {}
     for label in past.labels:
         by_step.setdefault(label.step, []).append(label)
-    steps = {step: learned(labels, past.belief) for step, labels in by_step.items()}
+    steps = {step: learned(labels, past.belief) for step, labels in by_step.items() if len(labels) >= LEAST_OF_STEP}
     calibration = calibrated([label for label in past.labels if label.would_serve][-NUM_AUDITS:])
     return Fit(steps, chosen(past, steps, calibration), past.version + 1, len(past.labels), calibration)
 
