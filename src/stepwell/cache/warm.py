@@ -13,22 +13,22 @@ from msgspec import Struct
 from stepwell.errors import BadRequest
 
 
-class Common(Struct, frozen=True):
+class Frequent(Struct, frozen=True):
     """One question, and how often it was asked."""
 
     body: bytes
     count: int
 
 
-def most_common(bodies: Iterable[tuple[bytes, bytes, int]], top: str) -> list[Common]:
+def most_common(bodies: Iterable[tuple[bytes, bytes, int]], top: str) -> list[Frequent]:
     """The most common of (what makes questions equal, body, count); `top` is a share ("10%") or a number.
 
     Raises BadRequest where `top` is neither.
     """
-    counts: dict[bytes, Common] = {}
+    counts: dict[bytes, Frequent] = {}
     for equal, body, count in bodies:
         known = counts.get(equal)
-        counts[equal] = Common(known.body if known else body, count + (known.count if known else 0))
+        counts[equal] = Frequent(known.body if known else body, count + (known.count if known else 0))
     ranked = sorted(counts.values(), key=lambda each: -each.count)
     return ranked[: num_of(top, len(ranked))]
 

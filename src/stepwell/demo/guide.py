@@ -17,7 +17,6 @@ from stepwell.demo.city import venues
 from stepwell.demo.people import wanted
 from stepwell.demo.traffic import MAX_TOKENS, MODEL
 from stepwell.engines.embedded import Embedded
-from stepwell.engines.fallback import start
 from stepwell.engines.openai import said
 from stepwell.engines.texts import last_text
 from stepwell.gateway import serve
@@ -25,6 +24,7 @@ from stepwell.gateway.answer import Door
 from stepwell.gateway.http import Limits
 from stepwell.protocols import Engine
 from stepwell.quality.promise import rule
+from stepwell.steps.large import Large
 from stepwell.types import Answer, Defer, Evidence, Proposal, Request, Usage
 
 LIMITS = Limits(
@@ -43,7 +43,7 @@ class Guide:
     name = "guide"
 
     def __init__(self, engine: Engine, num_venues: int, city_seed: int) -> None:
-        self.engine = engine
+        self.large = Large({MODEL: [engine]})
         self.venues = {venue["name"]: venue for venue in venues(num_venues, city_seed)}
 
     async def propose(self, request: Request) -> Proposal | Defer:
@@ -53,18 +53,7 @@ class Guide:
         if facts is None:
             body = said(request, "I know no venue of this name.", Usage(8, 8, estimated=True))
             return Proposal(Answer(form="json", body=body, engine="guide"), Evidence("large"))
-        opened = await start([self.engine], about(request, facts))
-        first = opened.first
-        if first.last:
-            await opened.rest.aclose()
-        answer = Answer(
-            form="events" if request.stream else "json",
-            body=first.data,
-            chunks=None if first.last else opened.rest,
-            usage=first.usage,
-            engine="guide",
-        )
-        return Proposal(answer, Evidence("large"))
+        return await self.large.propose(about(request, facts))
 
 
 def about(request: Request, facts: str) -> Request:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from stepwell import config as configuration
-from stepwell.cache.warm import Budget, Common, most_common, question
+from stepwell.cache.warm import Budget, Frequent, most_common, question
 from stepwell.cli import explain
 from stepwell.cli.cache.asked import Ask, in_process, through
 from stepwell.cli.cache.opened import add_caller, add_config, caller_of, opened, request_of, wordings
@@ -103,7 +103,7 @@ async def warmed(given: argparse.Namespace, config: Config) -> dict[str, Any]:
     }
 
 
-async def common(given: argparse.Namespace, config: Config, caller: Caller) -> list[Common]:
+async def common(given: argparse.Namespace, config: Config, caller: Caller) -> list[Frequent]:
     """The most common questions of the source."""
     if given.source != STORE:
         return most_common(in_file(Path(given.source), config, caller), given.top)
@@ -157,7 +157,7 @@ def parsed(body: bytes, caller: Caller) -> Request:
     return openai.parse(explain.kind_of(body), body, id="warm", caller=caller, started_s=perf_counter())
 
 
-def whose(config: Config, questions: list[Common], caller: Caller) -> str:
+def whose(config: Config, questions: list[Frequent], caller: Caller) -> str:
     """Who will be given the answers: what nobody else can use was warmed in vain."""
     routes = {openai.decoded(each.body)["model"] for each in questions}
     shares = {config.routes[name].share for name in routes}
@@ -168,7 +168,7 @@ def whose(config: Config, questions: list[Common], caller: Caller) -> str:
 # --- asking
 
 
-async def all_of(questions: list[Common], ask: Ask, budget: Budget, done: Done, *, at_once: int) -> None:
+async def all_of(questions: list[Frequent], ask: Ask, budget: Budget, done: Done, *, at_once: int) -> None:
     """Ask all, so many at once, until they are through or the budget is."""
     waiting, turn = iter(questions), asyncio.Condition()
     with progress(len(questions)) as report:
@@ -191,7 +191,7 @@ async def all_of(questions: list[Common], ask: Ask, budget: Budget, done: Done, 
         await asyncio.gather(*(worker() for _ in range(at_once)))
 
 
-async def one(each: Common, ask: Ask, budget: Budget, done: Done, worst_usd: float) -> None:
+async def one(each: Frequent, ask: Ask, budget: Budget, done: Done, worst_usd: float) -> None:
     """Ask one question, and note how it went."""
     how, usd = "failed", 0.0
     try:
