@@ -76,7 +76,7 @@ class Belief(Struct, frozen=True):
     """How the regression's log odds bend to true ones: see `bend.py`."""
     firmness: float = 60.0
     """The precision of each of these numbers."""
-    caution: float = 0.8
+    caution: float = 1.2
     """Slack of the budget: this over the square root of as many labels as errors are promised among them."""
 
 
