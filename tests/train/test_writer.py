@@ -20,6 +20,8 @@ from stepwell.gateway import openai
 from stepwell.quality import slots
 from stepwell.types import Caller
 
+pytestmark = pytest.mark.timeout(400)  # torch on two busy cores
+
 FOODS = ("French", "Italian", "Indian", "Chinese")
 SMALL = Shape(vocabulary=tokenizer.VOCABULARY, hidden=64, inner=128, layers=2, heads=2, context=512)
 MODEL = ROOT / "models" / "house-writer"
