@@ -152,8 +152,8 @@ def described(votes: Votes, space: Space, best: int, row: int, num_keys: int) ->
         ahead = float(space.likelihoods[best]) - space.unknown
         angle_ahead, angle_vote = float(space.angles.max()), 1.0
     else:
-        other_cosine, second = float(votes.cosines[~own].max()), float(np.delete(space.posterior, best).max())
-        ahead = float(space.likelihoods[best] - np.delete(space.likelihoods, best).max())
+        other_cosine, second = float(votes.cosines[~own].max()), highest_but(space.posterior, best)
+        ahead = float(space.likelihoods[best]) - highest_but(space.likelihoods, best)
         weights = np.exp(SHARP_ANGLE * space.angles)
         angle_ahead = float(space.angles[own].max() - space.angles[~own].max())
         angle_vote = float(weights[own].sum() / weights.sum())
@@ -185,6 +185,13 @@ def described(votes: Votes, space: Space, best: int, row: int, num_keys: int) ->
         posterior,
         vote,
     ]
+
+
+def highest_but(values: NDArray[Any], place: int) -> float:
+    """The highest of all values but one."""
+    others = values.copy()
+    others[place] = -np.inf
+    return float(others.max())
 
 
 def logit(share: float, floor: float) -> float:

@@ -137,10 +137,10 @@ class Semantic:
     def near(self, vector: Vector, identity: Identity) -> tuple[Near | None, Numbers]:
         """The neighbours, and the numbers of their keys."""
         index, partition = self.feed.index, identity.partition
-        numbers, cosines = index.nearest(partition, vector, NUM_NEIGHBOURS)
+        numbers, cosines, vectors = index.near(partition, vector, NUM_NEIGHBOURS)
         if not len(numbers):
             return None, numbers
-        vectors, answers = index.vectors(partition, numbers), index.answers_of(numbers)
+        answers = index.answers_of(numbers)
         return Near(cosines=cosines, vectors=vectors, answers=answers, allowed=[True] * len(numbers)), numbers
 
     def chosen(self, vector: Vector, identity: Identity) -> tuple[Chosen, Key] | None:

@@ -17,7 +17,7 @@ import numkong
 import numpy as np
 from numpy.typing import NDArray
 
-from stepwell.index.flat import Flat, Found, Numbers, best
+from stepwell.index.flat import Flat, Found, Near, Numbers, best
 from stepwell.index.vectors import Codes, Vector, norm, packed, unpacked
 
 CELLS_A_ROOT, KEYS_A_CELL, MAX_CELLS = 1.6, 128, 65_535
@@ -58,13 +58,18 @@ class Cells:
 
     def nearest(self, codes: Codes, k: int) -> Found:
         """The `k` nearest, of which one in a hundred may be missed."""
+        numbers, cosines, _ = self.near(codes, k)
+        return numbers, cosines
+
+    def near(self, codes: Codes, k: int) -> Near:
+        """The same with their codes."""
         near = self.centres.nearest(codes, FAR_PROBES)[0].tolist()
         found = self.looked_through(near[:PROBES], codes, k)
         if len(found[1]) and found[1][0] >= NEAR:
             return found
         return self.looked_through(near, codes, k)
 
-    def looked_through(self, places: list[int], codes: Codes, k: int) -> Found:
+    def looked_through(self, places: list[int], codes: Codes, k: int) -> Near:
         """The `k` nearest in some cells."""
         flats = [flat for flat in map(self.flats.__getitem__, places) if len(flat)]
         ends = list(accumulate(map(len, flats), initial=0))
@@ -73,9 +78,14 @@ class Cells:
             numkong.dot(asked, flat.matrix(), out=products[start:end])
         lengths = np.frombuffer(b"".join(flat.norms for flat in flats), np.float32)
         rows, cosines = best((products / (lengths * np.float32(norm(codes)))).astype(np.float32), k)
-        cells = [bisect_right(ends, row) - 1 for row in rows.tolist()]
-        numbers = [flats[cell].numbers[row - ends[cell]] for cell, row in zip(cells, rows.tolist(), strict=True)]
-        return np.array(numbers, np.int64), cosines
+        numbers, size = np.empty(len(rows), np.int64), self.num_dimensions
+        found = np.empty((len(rows), size), np.int8)
+        for at, row in enumerate(rows.tolist()):
+            cell = bisect_right(ends, row) - 1
+            flat, place = flats[cell], row - ends[cell]
+            numbers[at] = flat.numbers[place]
+            found[at] = np.frombuffer(flat.codes, np.int8, size, place * size)
+        return numbers, cosines, found
 
     def codes_of(self, numbers: list[int]) -> Codes:
         """Codes of keys that are in it."""

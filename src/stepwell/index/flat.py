@@ -15,6 +15,8 @@ Numbers = NDArray[np.int64]
 Cosines = NDArray[np.float32]
 Found = tuple[Numbers, Cosines]
 """Key numbers and cosines, the nearest first."""
+Near = tuple[Numbers, Cosines, Codes]
+"""The same, and what was found."""
 
 
 class Flat:
@@ -42,10 +44,15 @@ class Flat:
 
     def nearest(self, codes: Codes, k: int) -> Found:
         """The `k` nearest of all."""
+        numbers, cosines, _ = self.near(codes, k)
+        return numbers, cosines
+
+    def near(self, codes: Codes, k: int) -> Near:
+        """The same with their codes."""
         products = np.asarray(numkong.dot(codes[None], self.matrix()))
         lengths = np.frombuffer(self.norms, np.float32) * np.float32(norm(codes))
         rows, cosines = best((products / lengths).astype(np.float32), k)
-        return np.frombuffer(self.numbers, np.int64)[rows], cosines
+        return np.frombuffer(self.numbers, np.int64)[rows], cosines, self.matrix()[rows]
 
     def matrix(self) -> Codes:
         """All codes, shape (keys, dimensions): a view that must be gone before the next `add`."""

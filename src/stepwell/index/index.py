@@ -17,7 +17,7 @@ from time import time
 import numpy as np
 
 from stepwell.index.cells import Cells, split
-from stepwell.index.flat import Flat, Found, Numbers
+from stepwell.index.flat import Cosines, Flat, Found, Numbers
 from stepwell.index.keys import NAME_BYTES, Key, Keys
 from stepwell.index.rows import KeyAdded
 from stepwell.index.vectors import Codes, Vector, packed, unpacked, unsound
@@ -120,14 +120,20 @@ class Index:
 
     def nearest(self, partition: bytes, vector: Vector, k: int = 16) -> Found:
         """Numbers and cosines of the `k` nearest keys of a partition, nearest first; none for an unsound vector."""
+        numbers, cosines, _ = self.near(partition, vector, k)
+        return numbers, cosines
+
+    def near(self, partition: bytes, vector: Vector, k: int) -> tuple[Numbers, Cosines, Vector]:
+        """The same with their vectors, shape (keys, dimensions)."""
         place = self.places.get(partition, -1)
         if place < 0:
-            return NOTHING
+            return *NOTHING, np.empty((0, len(vector)), np.float32)
         self.adopt(place)
         part = self.parts[place]
         if unsound(vector, part.num_dimensions) or not len(part):
-            return NOTHING
-        return part.nearest(packed(vector), k)
+            return *NOTHING, np.empty((0, part.num_dimensions), np.float32)
+        numbers, cosines, codes = part.near(packed(vector), k)
+        return numbers, cosines, unpacked(codes)
 
     def get(self, number: int) -> Key | None:
         """What belongs to a key; None where it is gone or has expired."""
