@@ -138,9 +138,7 @@ def read(text: str) -> Facts:
 
 
 def measure() -> dict[str, float]:
-    """The worse of the two sets, each the mean over orders: `adversarial_accepts`, and `paraphrase_kept` of the same
-    streams' right answers.
-    """
+    """`adversarial_accepts`, and `paraphrase_kept` of the same streams' right answers: means, of the worse set."""
     accepts, kept = [], []
     for name in texts.SETS:
         one, two = np.mean([of(name, seed) for seed in SEEDS], axis=0).tolist()
