@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 MOST_FACTS = 2_000
 """Kept wordings whose facts stay at hand."""
-LEAST_COSINE = 0.4
-"""Below this nothing is near, whatever is believed: right neighbours lie above it in 99 of 100 cases."""
+LEAST_COSINE = 0.3
+"""Below this nothing is near, whatever is believed: right neighbours lie above it in 99 of 100 cases and more."""
 MOST_RENEWED = 1000
 """Wordings of one answer that are taken along when it is made anew."""
 FLIGHT_COSINE = 0.8
