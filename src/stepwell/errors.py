@@ -14,7 +14,8 @@ StepwellError
 │   ├── EngineBadReply    502  not HTTP, not JSON, or cut off in the middle
 │   └── EngineRefusal     the engine answered with an error of its own, passed on as it is
 ├── StoreError            a file or database that cannot be read or written
-└── TemplateError         a schema, template, bundle or manifest that is wrong, or a campaign that cannot go on
+├── TemplateError         a schema, template, bundle or manifest that is wrong, or a campaign that cannot go on
+└── DistillError          data, a teacher, a model or a training run that is wrong or cannot go on
 """
 
 from __future__ import annotations
@@ -135,6 +136,17 @@ class TemplateError(StepwellError):
     """A schema, template, catalogue, bundle or manifest is wrong. `str()` reads `file:line: what, what to do`."""
 
     code = "template_error"
+
+    def __init__(self, what: str, *, file: str = "", line: int = 0) -> None:
+        place = f"{file}:{line}: " if line else f"{file}: " if file else ""
+        super().__init__(f"{place}{what}")
+        self.file, self.line = file, line
+
+
+class DistillError(StepwellError):
+    """Data, a teacher, a model or a training run is wrong. `str()` reads `file:line: what, what to do`."""
+
+    code = "distill_error"
 
     def __init__(self, what: str, *, file: str = "", line: int = 0) -> None:
         place = f"{file}:{line}: " if line else f"{file}: " if file else ""

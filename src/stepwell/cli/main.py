@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import stepwell
-from stepwell.cli import cache, campaign, demo, explain, ledger, promise, serve, templates
+from stepwell.cli import cache, campaign, demo, distill, explain, ledger, promise, serve, synth, templates
 from stepwell.errors import ConfigError, StepwellError
 from stepwell.toml import placed
 
@@ -20,7 +20,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="stepwell", description="Serve generative AI to very many people.")
     parser.add_argument("--version", action="version", version=f"stepwell {stepwell.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, explain, ledger, promise, cache, templates, campaign, demo):
+    for command in (serve, explain, ledger, promise, cache, templates, campaign, synth, distill, demo):
         command.add(commands)
     given = parser.parse_args(words)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)

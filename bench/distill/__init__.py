@@ -1,0 +1,1 @@
+"""What distillation costs and gains: `python -m bench.distill`."""

@@ -1,0 +1,1 @@
+"""Students learn from a teacher: by its texts, by its probabilities, and by talking with it."""

@@ -1,0 +1,1 @@
+"""Smaller numbers in the same model, in the formats that engines read."""

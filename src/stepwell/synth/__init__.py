@@ -1,0 +1,1 @@
+"""Synthetic data with provenance: planned, generated, filtered, carded."""
