@@ -58,17 +58,15 @@ def yours(name: str) -> Judge:
     return judge
 
 
-def found(name: str) -> Callable[..., Any]:
-    """The function of a name. Raises ConfigError."""
+def found(name: str, *, field: str = "promise.judge") -> Callable[..., Any]:
+    """The function of a name. Raises ConfigError, for `field`."""
     module, colon, attribute = name.partition(":")
     if not colon or not module or not attribute:
-        raise ConfigError(f"{name!r} names no function; write module:function", field="promise.judge")
+        raise ConfigError(f"{name!r} names no function; write module:function", field=field)
     try:
         function = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"{name!r} cannot be loaded ({error}); is its folder on PYTHONPATH?", field="promise.judge"
-        ) from error
+        raise ConfigError(f"{name!r} cannot be loaded ({error}); is its folder on PYTHONPATH?", field=field) from error
     if not callable(function):
-        raise ConfigError(f"{name!r} is no function", field="promise.judge")
+        raise ConfigError(f"{name!r} is no function", field=field)
     return cast("Callable[..., Any]", function)
