@@ -18,6 +18,7 @@ from stepwell.config import EmbeddedEngine
 from stepwell.engines.embedded import Embedded
 from stepwell.gateway import openai
 from stepwell.quality import slots
+from stepwell.quantize.export import to_gguf
 from stepwell.types import Caller
 
 pytestmark = pytest.mark.timeout(400)  # torch on two busy cores
@@ -97,7 +98,7 @@ def test_what_is_exported_says_the_same_in_torch_and_in_llama_cpp(tmp_path: Path
     model, words = export.loaded(tmp_path / "run")
     out = tmp_path / "out"
     export.write_folder(model, tmp_path / "run", out)
-    export.write_gguf(model, words, out / "model.gguf")
+    to_gguf(out, out / "model.gguf")
     again, _ = export.from_folder(out)
     mrs = [pair.mr for pair in made[:6]]
     assert torch.allclose(model(torch.tensor([[1, 5, 6]])), again(torch.tensor([[1, 5, 6]])), atol=0.1)
