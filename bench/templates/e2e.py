@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stepwell.config import EmbeddedEngine
 from stepwell.demo.score import read, score
+from stepwell.engines.asking import ask
 from stepwell.engines.embedded import Embedded
 from stepwell.quality.slots import ATTRIBUTES, errors, facts_of
 from stepwell.templates import structure
@@ -24,7 +25,6 @@ from stepwell.templates.fill import Filled, load
 from stepwell.templates.harvest import Pair, delexicalised, harvest
 from stepwell.templates.prompt import answered_text
 from stepwell.templates.schema import Schema, Slot, Values
-from stepwell.templates.write import ask
 
 WRITER = Path(__file__).parents[2] / "models" / "house-writer" / "house-writer.Q8_0.gguf"
 SLOTS = {name.replace(" ", "_"): name for name in ATTRIBUTES}

@@ -24,8 +24,8 @@ from stepwell.campaigns.run import run
 from stepwell.campaigns.sources import Allowed, Job
 from stepwell.campaigns.templates import published, stages
 from stepwell.cli.main import main
+from stepwell.engines.answers import Answers, Budget, BudgetReached
 from stepwell.errors import ConfigError, EngineError, TemplateError
-from stepwell.templates.answers import Answers, Budget, BudgetReached
 from stepwell.templates.fill import load
 from stepwell.templates.manifest import new_key
 

@@ -12,16 +12,17 @@ from msgspec import Struct
 
 from stepwell.campaigns.file import Campaign
 from stepwell.config import EmbeddedEngine
+from stepwell.engines.answers import Answers, Budget, Spent
+from stepwell.engines.asking import Teacher
 from stepwell.engines.batches import Batches
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http, Key
 from stepwell.errors import ConfigError, TemplateError
 from stepwell.ledger import prices
-from stepwell.templates.answers import Answers, Budget, Spent
 from stepwell.templates.harvest import Pair, harvest
-from stepwell.templates.prompt import Brief, Task
+from stepwell.templates.prompt import MAX_OUTPUT_TOKENS, Brief, Task
 from stepwell.templates.relay import Relay, relayed
-from stepwell.templates.write import Teacher, write
+from stepwell.templates.write import write
 
 Progress = Callable[[int, int, Spent], None]
 """Told how many structures are written, of how many, and what was spent."""
@@ -74,7 +75,7 @@ async def taught(job: Job, tasks: Sequence[Task], examples: Sequence[Pair]) -> W
     done = iter(range(1, len(tasks) + 1))
     try:
         return await write(
-            Teacher(engine, section.model, price, batches),
+            Teacher(engine, section.model, price.of, MAX_OUTPUT_TOKENS, batches),
             job.campaign.schema,
             tasks,
             brief,

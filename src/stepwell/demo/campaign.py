@@ -22,9 +22,9 @@ from stepwell.campaigns.sources import Allowed, Job
 from stepwell.campaigns.templates import published, stages
 from stepwell.demo.city import AREAS, EAT_TYPES, FOODS, names
 from stepwell.demo.figures import money
+from stepwell.engines.answers import Spent
 from stepwell.store.objects import opened
 from stepwell.templates import audience
-from stepwell.templates.answers import Spent
 from stepwell.templates.manifest import NAME, new_key
 
 EXAMPLE = Path(stepwell.__file__).parents[2] / "examples" / "city-guide"

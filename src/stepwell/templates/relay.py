@@ -8,13 +8,13 @@ from itertools import islice
 
 from msgspec import Struct
 
+from stepwell.engines.asking import ask
 from stepwell.protocols import Engine
 from stepwell.templates.harvest import Pair, harvest
 from stepwell.templates.prompt import Task, answered_text
 from stepwell.templates.samples import combinations_of
 from stepwell.templates.schema import Schema, Values
 from stepwell.templates.structure import parse
-from stepwell.templates.write import ask
 
 
 class Relay(Struct, frozen=True):

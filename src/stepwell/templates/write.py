@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 
-import msgspec
-from msgspec import Struct
-
-from stepwell.engines.batches import Batches
-from stepwell.errors import EngineBadReply
-from stepwell.ledger.prices import Price
-from stepwell.protocols import Engine
+from stepwell.engines.answers import Answers, Budget, Spent
+from stepwell.engines.asking import Teacher, asked
+from stepwell.engines.batched import batched
 from stepwell.templates import prompt
-from stepwell.templates.answers import Answers, Budget, Kept, Spent, key_of
-from stepwell.templates.batch import batched, most_usd
 from stepwell.templates.check import check
-from stepwell.templates.prompt import MAX_OUTPUT_TOKENS, Brief, Task
+from stepwell.templates.prompt import Brief, Task
 from stepwell.templates.schema import Schema
-from stepwell.types import Caller, Request, Usage
 
-CALLER = Caller("campaign", "campaign")
 Watch = Callable[[Task, Spent], None]
 """Told after each task, with what was spent so far."""
-
-
-class Teacher(Struct, frozen=True):
-    """A large model with its price."""
-
-    engine: Engine
-    model: str
-    price: Price
-    batches: Batches | None = None
-    """Asked first, where the teacher has a batch interface."""
 
 
 async def write(
@@ -69,35 +50,11 @@ async def write(
 
 async def _together(teacher: Teacher, questions: Sequence[bytes], answers: Answers, budget: Budget) -> None:
     """Ask all at once, where the teacher can be asked so."""
-    if teacher.batches is not None and questions:
-        await asyncio.to_thread(batched, teacher.batches, teacher.price, questions, answers, budget)
+    if teacher.batches is not None:
+        await asyncio.to_thread(batched, teacher, questions, answers, budget)
 
 
 async def _asked(teacher: Teacher, body: bytes, answers: Answers, budget: Budget) -> list[str]:
     """The sources in the teacher's answer, from the folder where it was paid for before."""
-    key = key_of(body)
-    kept = answers.get(key)
-    if kept is None:
-        answers.begin(key, most_usd(teacher.price, len(body)), budget)
-        kept = await _paid(teacher, key, body)
-        answers.keep(key, kept)
+    kept = await asked(teacher, body, answers, budget)
     return prompt.answered(bytes(kept.body))
-
-
-async def _paid(teacher: Teacher, key: str, body: bytes) -> Kept:
-    reply, usage = await ask(teacher.engine, teacher.model, key, body)
-    usage = usage or Usage(len(body), MAX_OUTPUT_TOKENS, estimated=True)
-    try:
-        raw = msgspec.json.decode(reply, type=msgspec.Raw)
-    except msgspec.DecodeError as error:
-        raise EngineBadReply(f"not JSON: {error}", engine=teacher.engine.name) from error
-    return Kept(raw, teacher.price.of(usage), usage)
-
-
-async def ask(engine: Engine, model: str, name: str, body: bytes) -> tuple[bytes, Usage | None]:
-    """One question to an engine, its whole reply. Raises EngineError."""
-    request = Request(id=name[:16], kind="chat", caller=CALLER, model=model, body=body, canonical=body)
-    async with aclosing(engine.generate(request)) as chunks:
-        async for chunk in chunks:
-            return chunk.data, chunk.usage
-    raise EngineBadReply("no reply", engine=engine.name)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from stepwell.templates.answers import Answers, Spent
+from stepwell.engines.answers import Answers, Spent
 from stepwell.templates.likeness import diversity
 from stepwell.templates.manifest import Manifest
 from stepwell.templates.mf2 import Message, parse

@@ -1,4 +1,4 @@
-"""Many questions to the teacher at once, over its batch interface; one that was begun is fetched, not begun anew."""
+"""Many questions to a teacher at once, over its batch interface; one that was begun is fetched, not begun anew."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from stepwell.engines.answers import Answers, Budget, BudgetReached, Kept, key_of
+from stepwell.engines.asking import Teacher
 from stepwell.engines.batches import Batches
-from stepwell.ledger.prices import Price
-from stepwell.templates.answers import Answers, Budget, BudgetReached, Kept, key_of
-from stepwell.templates.prompt import MAX_OUTPUT_TOKENS
 from stepwell.types import Usage
 
 
@@ -36,22 +35,23 @@ class Reply(Struct):
     usage: Told | None = None
 
 
-def most_usd(price: Price, num_bytes: int) -> float:
-    """The most that a question can cost: no token is shorter than a byte, no answer longer than its limit."""
-    return price.of(Usage(num_bytes, MAX_OUTPUT_TOKENS))
+def batched(teacher: Teacher, bodies: Sequence[bytes], answers: Answers, budget: Budget) -> None:
+    """Keep the answers to all questions that have none and that the budget allows. Raises EngineError.
 
-
-def batched(server: Batches, price: Price, bodies: Sequence[bytes], answers: Answers, budget: Budget) -> None:
-    """Keep the answers to all questions that have none and that the budget allows. Raises EngineError."""
+    A teacher without a batch interface is not asked.
+    """
+    server = teacher.batches
+    if server is None:
+        return
     file = answers.folder / "batch.json"
     if file.exists():
-        collect(server, price, msgspec.json.decode(file.read_bytes(), type=Open), answers, file)
+        collect(server, teacher, msgspec.json.decode(file.read_bytes(), type=Open), answers, file)
     asked: dict[str, bytes] = {}
     for body in dict.fromkeys(bodies):
         key = key_of(body)
         if answers.get(key) is None:
             try:
-                answers.begin(key, most_usd(price, len(body)), budget)
+                answers.begin(key, teacher.most_usd(len(body)), budget)
             except BudgetReached:
                 break  # whoever needs the answer is told
             asked[key] = body
@@ -61,10 +61,10 @@ def batched(server: Batches, price: Price, bodies: Sequence[bytes], answers: Ans
         incoming = file.with_suffix(".part")
         incoming.write_bytes(msgspec.json.encode(begun))
         incoming.replace(file)
-        collect(server, price, begun, answers, file)
+        collect(server, teacher, begun, answers, file)
 
 
-def collect(server: Batches, price: Price, begun: Open, answers: Answers, file: Path) -> None:
+def collect(server: Batches, teacher: Teacher, begun: Open, answers: Answers, file: Path) -> None:
     """Wait for a batch and keep what it answered."""
     for key, body in server.fetch(begun.id).items():
         if answers.get(key) is None and key in begun.sizes:
@@ -72,7 +72,7 @@ def collect(server: Batches, price: Price, begun: Open, answers: Answers, file: 
             usage = (
                 Usage(told.prompt_tokens, told.completion_tokens)
                 if told
-                else Usage(begun.sizes[key], MAX_OUTPUT_TOKENS)
+                else Usage(begun.sizes[key], teacher.max_output_tokens)
             )
-            answers.keep(key, Kept(msgspec.Raw(body), price.of(usage), usage))
+            answers.keep(key, Kept(msgspec.Raw(body), teacher.usd_of(usage), usage))
     file.unlink()

@@ -1,0 +1,148 @@
+"""What a teacher has answered, by the hash of the question: nothing is paid for twice, and no budget is passed.
+
+Before a call its highest price is written down, after it what it cost: calls in flight at the same time count as
+dear as they may become, and a process killed between the two has spent the highest price, as far as anybody can know.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from stepwell.alone import alone
+from stepwell.errors import StepwellError, StoreError
+from stepwell.types import Usage
+
+
+class Budget(Struct, frozen=True):
+    """What may be paid, this run and all before it; None: no limit."""
+
+    usd: float | None = None
+    calls: int | None = None
+
+
+class Spent(Struct, frozen=True):
+    """What was paid."""
+
+    calls: int = 0
+    usd: float = 0.0
+
+
+class Kept(Struct, frozen=True):
+    """An answer and what it cost."""
+
+    body: msgspec.Raw
+    usd: float
+    usage: Usage | None = None
+
+
+class _Line(Struct, frozen=True):
+    """One line of the account: a call that begins (at most so much), or one that is over (exactly so much)."""
+
+    key: str
+    usd: float
+    over: bool
+
+
+class BudgetReached(StepwellError):  # noqa: N818 - an outcome, said as one
+    """The next call could pass the budget; what was paid for is kept."""
+
+    code = "budget_reached"
+
+
+def key_of(body: bytes) -> str:
+    """The name of a question."""
+    return sha256(body).hexdigest()
+
+
+class Answers:
+    """A folder of answers with its account, which several tasks and processes may use at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.account = folder / "account.jsonl"
+        self.num_read_bytes = 0
+        self.num_calls, self.usd = 0, 0.0
+        self.open_calls: dict[str, float] = {}
+
+    def get(self, key: str) -> Kept | None:
+        """The answer to a question, if it was ever given. Raises StoreError where its file is damaged."""
+        file = self.folder / f"{key}.json"
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=Kept)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as error:
+            raise StoreError(f"{file}: damaged ({error}); remove it, and it is asked again") from error
+
+    def spent(self) -> Spent:
+        """What was paid so far; calls that never ended at their highest price. Raises StoreError."""
+        try:
+            with self.account.open("rb") as account:
+                account.seek(self.num_read_bytes)
+                new = account.read()
+        except FileNotFoundError:
+            return Spent(self.num_calls, self.usd)
+        lines = new.split(b"\n")[:-1]  # what has no line feed was cut short before its call began
+        for line in lines:
+            self._add(line)
+            self.num_read_bytes += len(line) + 1
+        return Spent(self.num_calls, self.usd)
+
+    def begin(self, key: str, most_usd: float, budget: Budget) -> None:
+        """Write down that a call begins. Raises BudgetReached where it could pass the budget."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with alone(self.account):
+            spent = self.spent()
+            if budget.calls is not None and spent.calls + 1 > budget.calls:
+                raise BudgetReached(
+                    f"{spent.calls} calls were made, and no more than {budget.calls} may be: raise --max-calls"
+                )
+            if budget.usd is not None and spent.usd + most_usd > budget.usd:
+                told = f"{spent.usd:.4f} USD are spent and the next call may cost {most_usd:.4f}"
+                raise BudgetReached(f"{told}: that could pass {budget.usd:.4f}; raise --budget-usd")
+            self._note(_Line(key, most_usd, over=False))
+
+    def keep(self, key: str, kept: Kept) -> None:
+        """Keep an answer for good, then write down what it cost."""
+        file = self.folder / f"{key}.json"
+        incoming = file.with_suffix(".part")
+        with incoming.open("wb") as out:
+            out.write(msgspec.json.encode(kept))
+            out.flush()
+            os.fsync(out.fileno())
+        incoming.replace(file)
+        self.end(key, kept.usd)
+
+    def end(self, key: str, usd: float) -> None:
+        """Write down what a call cost; 0 for one that was refused and never answered."""
+        with alone(self.account):
+            self._note(_Line(key, usd, over=True))
+
+    def _add(self, line: bytes) -> None:
+        try:
+            entry = msgspec.json.decode(line, type=_Line)
+        except msgspec.DecodeError as error:
+            what = f"{self.account}: damaged ({error}): what was paid is not known; mend or remove the line"
+            raise StoreError(what) from error
+        self.usd += entry.usd - (self.open_calls.pop(entry.key, 0.0) if entry.over else 0.0)
+        self.num_calls += not entry.over
+        if not entry.over:
+            self.open_calls[entry.key] = entry.usd
+
+    def _note(self, line: _Line) -> None:
+        """Add a line; half a line that a killed process left behind goes first."""
+        with self.account.open("ab+") as account:
+            end = account.seek(0, os.SEEK_END)
+            if end:
+                account.seek(end - 1)
+                if account.read(1) != b"\n":
+                    account.seek(0)
+                    account.truncate(account.read().rfind(b"\n") + 1)
+            account.write(msgspec.json.encode(line) + b"\n")
+            account.flush()
+            os.fsync(account.fileno())

@@ -1,0 +1,81 @@
+"""One question to a teacher that costs money: its highest price is set aside first, and its answer is kept for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+
+import msgspec
+from msgspec import Struct
+
+from stepwell.engines.answers import Answers, Budget, Kept, key_of
+from stepwell.engines.batches import Batches
+from stepwell.engines.wire import WentAway
+from stepwell.errors import EngineBadReply, EngineError, EngineRefusal, EngineUnavailable
+from stepwell.protocols import Engine
+from stepwell.types import Caller, Request, Usage
+
+CALLER = Caller("campaign", "campaign")
+
+
+class Teacher(Struct, frozen=True):
+    """A large model, and what its answers cost."""
+
+    engine: Engine
+    model: str
+    usd_of: Callable[[Usage | None], float]
+    max_output_tokens: int
+    """How long an answer may be."""
+    batches: Batches | None = None
+    """Asked first, where the teacher has a batch interface."""
+
+    def most_usd(self, num_bytes: int) -> float:
+        """The most that a question can cost: no token is shorter than a byte, no answer longer than its limit."""
+        return self.usd_of(Usage(num_bytes, self.max_output_tokens))
+
+
+async def asked(teacher: Teacher, body: bytes, answers: Answers, budget: Budget) -> Kept:
+    """The answer to a question, from the folder where it was paid for before.
+
+    Raises BudgetReached before a call that could pass the budget; EngineError, after which nothing is owed where the
+    server surely charges nothing.
+    """
+    key = key_of(body)
+    kept = answers.get(key)
+    if kept is None:
+        answers.begin(key, teacher.most_usd(len(body)), budget)
+        try:
+            kept = await paid(teacher, key, body)
+        except EngineError as error:
+            if is_free(error):
+                answers.end(key, 0.0)
+            raise
+        answers.keep(key, kept)
+    return kept
+
+
+def is_free(error: EngineError) -> bool:
+    """Say whether a failed call surely costs nothing: it was refused, or never reached the server."""
+    return isinstance(error, EngineRefusal) or (
+        isinstance(error, EngineUnavailable) and not isinstance(error, WentAway)
+    )
+
+
+async def paid(teacher: Teacher, name: str, body: bytes) -> Kept:
+    """Ask, and price the answer; where the server counts no tokens, as if it were the longest."""
+    reply, usage = await ask(teacher.engine, teacher.model, name, body)
+    usage = usage or Usage(len(body), teacher.max_output_tokens, estimated=True)
+    try:
+        raw = msgspec.json.decode(reply, type=msgspec.Raw)
+    except msgspec.DecodeError as error:
+        raise EngineBadReply(f"not JSON: {error}", engine=teacher.engine.name) from error
+    return Kept(raw, teacher.usd_of(usage), usage)
+
+
+async def ask(engine: Engine, model: str, name: str, body: bytes) -> tuple[bytes, Usage | None]:
+    """One question to an engine, its whole reply. Raises EngineError."""
+    request = Request(id=name[:16], kind="chat", caller=CALLER, model=model, body=body, canonical=body)
+    async with aclosing(engine.generate(request)) as chunks:
+        async for chunk in chunks:
+            return chunk.data, chunk.usage
+    raise EngineBadReply("no reply", engine=engine.name)
