@@ -1,6 +1,6 @@
 // Ask the CDN first: the digest of a question is computed here, and a public answer needs no model and no key.
 // docs/digest.md is the specification, docs/digest.json its test vectors.
-const OUTSIDE = ["stream", "stream_options", "user"];
+const OUTSIDE = ["stream", "stream_options", "user", "store", "metadata"];
 const NUMBERS = ["temperature", "top_p", "presence_penalty", "frequency_penalty"];
 const DEFAULTS = {
   temperature: 1, top_p: 1, presence_penalty: 0, frequency_penalty: 0, n: 1, logprobs: false,

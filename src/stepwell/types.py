@@ -43,6 +43,10 @@ class Request(Struct, frozen=True, kw_only=True, gc=False):
     """The header, as received: a caller may want fresher answers than the route gives."""
     tags: tuple[str, ...] = ()
     """What the caller says its answer depends on (documents, prompts): invalidated by name."""
+    aside: bool = False
+    """Whether the body says what is for the gateway alone (`store`, `metadata`): engines are not given that."""
+    stored: bytes | None = None
+    """Where the caller wants the answer stored (`store: true`): its metadata as JSON."""
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -168,8 +168,8 @@ def test_what_is_more_than_one_text_stays_private() -> None:
     assert unfit(question(), row()) == ""
     assert unfit(question(), row(body=b'{"choices":[]}')) == "it is more than one text"
     assert unfit(question("x" * 300_000), row()) == "too long to look through"
-    metadata = msgspec.structs.replace(question(), canonical=request(metadata={"to": "a@b.example"}).canonical)
-    assert "e-mail" in unfit(metadata, row())
+    elsewhere = msgspec.structs.replace(question(), canonical=request(seed="a@b.example").canonical)
+    assert "e-mail" in unfit(elsewhere, row())
 
 
 PERSONAL = {

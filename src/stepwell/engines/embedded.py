@@ -19,6 +19,7 @@ import msgspec
 
 from stepwell.config import EmbeddedEngine
 from stepwell.engines import replay
+from stepwell.engines.openai import ASIDE
 from stepwell.errors import ConfigError, EngineBadReply, EngineError, EngineRefusal, EngineUnavailable
 from stepwell.types import Chunk, Kind, Request, Usage
 
@@ -187,7 +188,8 @@ def params(given: Any, config: EmbeddedEngine) -> Any:  # noqa: ANN401
 
 def asked(request: Request) -> dict[str, Any]:
     """The caller's body as llama.cpp is to see it: always a stream that counts its tokens."""
-    given = {name: value for name, value in decode(request.body).items() if value is not None}
+    told = decode(request.body)
+    given = {name: value for name, value in told.items() if value is not None and name not in ASIDE}
     return {**DEFAULTS, **given, "stream": True, "stream_options": {"include_usage": True}}
 
 

@@ -16,6 +16,8 @@ from stepwell.errors import EngineBadReply
 from stepwell.types import Chunk, Kind, Request, Usage
 
 PATHS: dict[Kind, str] = {"chat": "/chat/completions", "completion": "/completions", "embedding": "/embeddings"}
+ASIDE = frozenset({"store", "metadata"})
+"""What a caller says to the gateway: no engine is given it, for some refuse what they do not know."""
 DONE = b"data: [DONE]\n\n"
 NOTHING = Raw(b"null")
 TRUE = Raw(b"true")
@@ -60,11 +62,16 @@ asked_by = msgspec.json.Decoder(Asked).decode
 
 
 def body_for(request: Request, model: str) -> bytes:
-    """The caller's own bytes, unless the model has another name upstream or a stream must be told to count."""
+    """The caller's own bytes, unless the model has another name upstream, a stream must be told to count, or some of
+
+    it is not for the engine.
+    """
     counts = not request.stream or request.kind == "embedding" or request.include_usage
-    if counts and model in ("", request.model):
+    if counts and not request.aside and model in ("", request.model):
         return request.body
     fields = fields_of(request.body)
+    for name in ASIDE:
+        fields.pop(name, None)
     if model:
         fields["model"] = Raw(encode(model))
     if not counts:

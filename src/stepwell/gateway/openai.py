@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from stepwell.engines.openai import ASIDE
 from stepwell.errors import AdmitError, BadRequest, EngineRefusal, StepwellError
 from stepwell.gateway import numbers
 from stepwell.types import Caller, Form, Kind, Request, Usage
@@ -22,7 +23,7 @@ PATHS: dict[bytes, Kind] = {
 ASKS: dict[Kind, str] = {"chat": "messages", "completion": "prompt", "embedding": "input"}
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
-OUTSIDE = frozenset({"stream", "stream_options", "user"})
+OUTSIDE = frozenset({"stream", "stream_options", "user", *ASIDE})
 """Fields that do not change the answer, only its delivery or its bookkeeping."""
 DEFAULTS: dict[str, Any] = {
     "temperature": 1,
@@ -37,6 +38,8 @@ DEFAULTS: dict[str, Any] = {
 }
 NOTHING: Mapping[bytes, bytes] = {}
 MOST_TAGS, MOST_TAG_LETTERS = 64, 200
+MOST_PAIRS, MOST_NAME_LETTERS, MOST_VALUE_LETTERS = 16, 64, 512
+"""What OpenAI takes as metadata."""
 NUMBERS = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty"})
 
 
@@ -74,7 +77,29 @@ def parse(
         started_s=started_s,
         cache_control=headers.get(b"cache-control", b""),
         tags=tags(fields.get("metadata"), headers.get(b"stepwell-tags")),
+        aside="store" in fields or "metadata" in fields,
+        stored=stored(fields) if "store" in fields and kind == "chat" else None,
     )
+
+
+def stored(fields: dict[str, Any]) -> bytes | None:
+    """The metadata under which an answer is to be stored, as JSON; None where it is not. Raises BadRequest."""
+    return msgspec.json.encode(metadata_of(fields)) if flag(fields, "store") else None
+
+
+def metadata_of(fields: Mapping[str, Any]) -> dict[str, str]:
+    """Read `metadata`, which may be missing or null. Raises BadRequest."""
+    pairs = fields.get("metadata")
+    if pairs is None:
+        return {}
+    if not isinstance(pairs, dict) or not all(isinstance(value, str) for value in pairs.values()):
+        raise BadRequest("must be an object of strings", param="metadata")
+    if len(pairs) > MOST_PAIRS:
+        raise BadRequest(f"at most {MOST_PAIRS} pairs", param="metadata")
+    if any(len(name) > MOST_NAME_LETTERS or len(value) > MOST_VALUE_LETTERS for name, value in pairs.items()):
+        what = f"names of at most {MOST_NAME_LETTERS} letters, values of at most {MOST_VALUE_LETTERS}"
+        raise BadRequest(what, param="metadata")
+    return pairs
 
 
 def tags(metadata: object, header: bytes | None) -> tuple[str, ...]:
