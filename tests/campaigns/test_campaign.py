@@ -275,7 +275,7 @@ from stepwell.campaigns.sources import Allowed, Job
 from stepwell.campaigns.templates import stages
 name, path = sys.argv[1], Path(sys.argv[2])
 whole = runs.done_in
-def done_in(folder, before, work):
+def done_in(folder, before, work, *, resumes):
     if f"-{name}-" in folder.name:
         def cut(source, out):
             work(source, out)

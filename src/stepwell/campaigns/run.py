@@ -12,24 +12,27 @@ from msgspec import Struct
 from stepwell import __version__
 
 HASH_CHARS = 12
-Work = Callable[[Path, Path], None]
-"""Makes a stage's files in the second folder, from those of the stage before in the first."""
+Folders = Mapping[str, Path]
+Work = Callable[[Folders, Path], None]
+"""Makes a stage's files in a folder, from those of the stages before it, by their names."""
 Watch = Callable[[str, bool], None]
 """Told each stage's name and whether it was there already."""
 
 
 class Stage(Struct, frozen=True):
-    """One step of a campaign; `inputs` is all that its work depends on beside the stage before."""
+    """One step of a campaign; `inputs` is all that its work depends on beside the stages before."""
 
     name: str
     inputs: bytes
     work: Work
+    resumes: bool = False
+    """Whether its work goes on from what it left behind when it was cut short; else it begins with nothing."""
 
 
-def run(stages: Iterable[Stage], root: Path, watch: Watch = lambda _name, _there: None) -> Mapping[str, Path]:
-    """Each stage's folder. A stage that was cut short leaves nothing: it is done in a folder beside and moved."""
+def run(stages: Iterable[Stage], root: Path, watch: Watch = lambda _name, _there: None) -> Folders:
+    """Each stage's folder. A stage is done in a folder beside, which gets its name when all is there."""
     root.mkdir(parents=True, exist_ok=True)
-    before, digest = root, __version__.encode()
+    digest = __version__.encode()
     folders: dict[str, Path] = {}
     for number, stage in enumerate(stages, 1):
         digest = sha256(digest + stage.name.encode() + b"\0" + stage.inputs).digest()
@@ -37,15 +40,16 @@ def run(stages: Iterable[Stage], root: Path, watch: Watch = lambda _name, _there
         there = folder.is_dir()
         watch(stage.name, there)
         if not there:
-            done_in(folder, before, stage.work)
-        folders[stage.name] = before = folder
+            done_in(folder, folders, stage.work, resumes=stage.resumes)
+        folders[stage.name] = folder
     return folders
 
 
-def done_in(folder: Path, before: Path, work: Work) -> None:
+def done_in(folder: Path, before: Folders, work: Work, *, resumes: bool = False) -> None:
     """Do a stage's work, and only then give its folder its name."""
     incoming = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(incoming, ignore_errors=True)
-    incoming.mkdir()
+    if not resumes:
+        shutil.rmtree(incoming, ignore_errors=True)
+    incoming.mkdir(exist_ok=True)
     work(before, incoming)
     incoming.replace(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.campaigns.file import Campaign
-from stepwell.campaigns.run import Stage
+from stepwell.campaigns.run import Folders, Stage, Work
 from stepwell.campaigns.sources import Allowed, Job, bytes_of, written
 from stepwell.errors import TemplateError
 from stepwell.quality.slots import ATTRIBUTES, errors
@@ -60,10 +60,10 @@ def stages(job: Job) -> list[Stage]:
     ]
 
 
-def catalogue(job: Job) -> Callable[[Path, Path], None]:
+def catalogue(job: Job) -> Work:
     """Which structures there are: those of the catalogue's rows by traffic, and those that the file names."""
 
-    def work(_: Path, out: Path) -> None:
+    def work(_: Folders, out: Path) -> None:
         campaign, plan = job.campaign, job.campaign.file.campaign
         counts: Counter[str] = Counter()
         if plan.catalogue:
@@ -89,11 +89,11 @@ def said_by(schema: Schema, values: Mapping[str, Any]) -> structure.Structure:
     return {slot: str(values[slot]) if slot in closed else None for slot in slots}
 
 
-def writing(job: Job) -> Callable[[Path, Path], None]:
+def writing(job: Job) -> Work:
     """Drafts from every source."""
 
-    def work(before: Path, out: Path) -> None:
-        tasks = list(taken(before / "tasks.jsonl", Task))
+    def work(before: Folders, out: Path) -> None:
+        tasks = list(taken(before["catalogue"] / "tasks.jsonl", Task))
         found: defaultdict[Task, dict[str, str]] = defaultdict(dict)
         for source in job.campaign.file.campaign.sources:
             for task, sources in written(job, source, tasks).items():
@@ -101,17 +101,16 @@ def writing(job: Job) -> Callable[[Path, Path], None]:
                     found[task].setdefault(each, source)
         drafts = [Draft(task.locale, task.name, text, who) for task in found for text, who in found[task].items()]
         put(out / "drafts.jsonl", drafts)
-        put(out / "tasks.jsonl", tasks)
 
     return work
 
 
-def checking(campaign: Campaign) -> Callable[[Path, Path], None]:
+def checking(campaign: Campaign) -> Work:
     """Keep what passes every gate; each rejection with its reason."""
 
-    def work(before: Path, out: Path) -> None:
+    def work(before: Folders, out: Path) -> None:
         drafts: defaultdict[Task, list[Draft]] = defaultdict(list)
-        for draft in taken(before / "drafts.jsonl", Draft):
+        for draft in taken(before["write"] / "drafts.jsonl", Draft):
             drafts[Task(draft.locale, draft.name)].append(draft)
         kept: list[Draft] = []
         refused: list[Refused] = []
@@ -127,7 +126,6 @@ def checking(campaign: Campaign) -> Callable[[Path, Path], None]:
             ]
         put(out / "drafts.jsonl", kept)
         put(out / "refused.jsonl", refused)
-        put(out / "tasks.jsonl", taken(before / "tasks.jsonl", Task))
 
     return work
 
@@ -147,11 +145,11 @@ def told_apart(campaign: Campaign, task: Task) -> Verify | None:
     return verify
 
 
-def reviewing(queue: Queue, allowed: Allowed) -> Callable[[Path, Path], None]:
+def reviewing(queue: Queue, allowed: Allowed) -> Work:
     """What a person has approved. Raises Waiting while some are undecided."""
 
-    def work(before: Path, out: Path) -> None:
-        drafts = list(taken(before / "drafts.jsonl", Draft))
+    def work(before: Folders, out: Path) -> None:
+        drafts = list(taken(before["check"] / "drafts.jsonl", Draft))
         decisions = queue.decisions()
         if allowed.auto_approve:
             new = [Decision(draft.id, "approve", "--auto-approve") for draft in drafts if draft.id not in decisions]
@@ -161,24 +159,24 @@ def reviewing(queue: Queue, allowed: Allowed) -> Callable[[Path, Path], None]:
         if waiting:
             raise Waiting(f"{len(waiting)} texts wait for approval: stepwell templates review {queue.file.parent}")
         put(out / "drafts.jsonl", approved)
-        put(out / "tasks.jsonl", taken(before / "tasks.jsonl", Task))
 
     return work
 
 
-def compiling(campaign: Campaign) -> Callable[[Path, Path], None]:
+def compiling(campaign: Campaign) -> Work:
     """One bundle a locale. Raises TemplateError where a locale has no text at all."""
 
-    def work(before: Path, out: Path) -> None:
+    def work(before: Folders, out: Path) -> None:
         templates: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        for draft in taken(before / "drafts.jsonl", Draft):
+        for draft in taken(before["review"] / "drafts.jsonl", Draft):
             templates[draft.locale][draft.name].append(draft.source)
         for locale in campaign.schema.locales:
             if not templates[locale]:
                 raise TemplateError(f"not one text for {locale} was approved; look at the reasons of the stage check")
             weights = weighed(campaign, templates[locale])
             (out / f"{locale}.json").write_bytes(bundle(campaign.schema, locale, templates[locale], weights=weights))
-        missing = [task for task in taken(before / "tasks.jsonl", Task) if task.name not in templates[task.locale]]
+        tasks = taken(before["catalogue"] / "tasks.jsonl", Task)
+        missing = [task for task in tasks if task.name not in templates[task.locale]]
         put(out / "missing.jsonl", missing)
 
     return work
