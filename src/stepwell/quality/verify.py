@@ -11,7 +11,8 @@ from stepwell.quality.judges import found
 
 Verify = Callable[[str, str], list[str]]
 """Prompt and completion in, complaints out; none: it is right."""
-BRACKETED = re.compile(r"([^,\[\]]+)\[([^\]]*)\]")
+BRACKETED = re.compile(r"([^\W\d_][\w ./-]{0,60})\[([^\[\]\n]*)\]")
+"""One fact, `customer rating[5 out of 5]`."""
 
 
 def verifier(name: str, *, field: str = "verifier") -> Verify:
