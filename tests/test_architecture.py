@@ -14,7 +14,7 @@ from conftest import ROOT
 SRC = ROOT / "src" / "stepwell"
 STOREYS = (
     {"types", "errors", "drive", "alone", "breaker"},
-    {"protocols", "toml"},
+    {"protocols", "signing", "toml"},
     {"config"},
     {"facts"},
     {"quality", "engines", "store", "ledger", "index"},

@@ -14,6 +14,7 @@ StepwellError
 │   ├── EngineBadReply    502  not HTTP, not JSON, or cut off in the middle
 │   └── EngineRefusal     the engine answered with an error of its own, passed on as it is
 ├── StoreError            a file or database that cannot be read or written
+├── NotAuthentic          a signed file that no trusted key signed as it is
 ├── TemplateError         a schema, template, bundle or manifest that is wrong, or a campaign that cannot go on
 └── DistillError          data, a teacher, a model or a training run that is wrong or cannot go on
 """
@@ -130,6 +131,12 @@ class StoreError(StepwellError):
     """A database or file cannot be read or written."""
 
     code = "store_error"
+
+
+class NotAuthentic(StepwellError):
+    """Bytes that no trusted key signed as they are."""
+
+    code = "not_authentic"
 
 
 class TemplateError(StepwellError):

@@ -24,3 +24,15 @@ def bleu(said: Sequence[str], references: Sequence[Sequence[str]]) -> Bleu:
     metric = BLEU(lowercase=True, tokenize="13a")
     found = metric.corpus_score(list(said), columns)
     return Bleu(float(found.score), str(metric.get_signature()))
+
+
+def counts(said: Sequence[str], references: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+    """What each text adds to corpus BLEU as above: matches and totals of 1- to 4-grams, its and its reference's length.
+
+    Needs the extra `eval`.
+    """
+    from sacrebleu.metrics.bleu import BLEU  # noqa: PLC0415 - heavy, and only for measuring
+
+    metric = BLEU(lowercase=True, tokenize="13a", effective_order=True)
+    found = [metric.sentence_score(text, list(others)) for text, others in zip(said, references, strict=True)]
+    return [(*each.counts, *each.totals, each.sys_len, each.ref_len) for each in found]

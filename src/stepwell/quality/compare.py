@@ -1,0 +1,260 @@
+"""The gate: whether the student is, slice by slice, worse than the teacher by less than a margin stated before.
+
+Paired non-inferiority on the same held-out prompts: shares of right answers by Tango's score test (`paired.py`), BLEU
+by a studentized paired bootstrap (`resample.py`), Holm over all tests. How many pairs that takes follows from the plan
+alone; with fewer the gate says so and looks no further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct
+
+from stepwell.errors import DistillError
+from stepwell.quality import paired, resample, text
+from stepwell.quality.judge import normal
+from stepwell.quality.verdict import Decision, Finding, Metric, Report
+from stepwell.quality.verify import Verify, verifier
+from stepwell.toml import Section
+
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Test = tuple[str, Metric]
+"""Slice and metric."""
+SAME = "same"
+"""In the place of a verifier: right is what says the same as the teacher."""
+ALL = "all"
+"""The slice of a plan that names none."""
+
+
+class GatePlan(Section, frozen=True):
+    """`[gate]`: what is to be shown, and by how many pairs; stated before anybody looks at an answer."""
+
+    verify: str = "slots"
+    """What makes an answer right: slots, slots_apart, values, module:function, or same: as the teacher's."""
+    margin: Share = 0.02
+    """The student's share of right answers may be lower by less than this."""
+    bleu_margin: Annotated[float, Meta(ge=0, lt=100)] = 0.0
+    """Its BLEU may be lower by less than this; 0: BLEU is not tested. The pairs then need `references`."""
+    alpha: Share = 0.05
+    """Probability of letting a student pass that is worse by the whole margin, over all slices."""
+    power: Share = 0.95
+    """Probability that one as good as the teacher passes."""
+    slices: tuple[str, ...] = ()
+    """Each must pass. None: all pairs are one slice."""
+    discordance: Share = 0.1
+    """Expected share of pairs of which only one answer is right: it decides how many pairs are needed."""
+    bleu_spread: Annotated[float, Meta(gt=0)] = 20.0
+    """Expected standard deviation of a pair's difference in BLEU: the width of a 68 % interval times the root of n."""
+    tries: Annotated[int, Meta(ge=1)] = 1
+    """How many model files may be judged on the same pairs; alpha is divided among them."""
+    resamples: Annotated[int, Meta(ge=100)] = 4000
+    seed: int = 0
+
+    @property
+    def level(self) -> float:
+        """The level of one try."""
+        return self.alpha / self.tries
+
+    @property
+    def tests(self) -> list[Test]:
+        """Slice and metric of each test."""
+        metrics: tuple[Metric, ...] = ("right", "bleu") if self.bleu_margin else ("right",)
+        return [(name, metric) for name in self.slices or (ALL,) for metric in metrics]
+
+    def needed(self) -> int:
+        """Pairs that each slice needs."""
+        chances: list[Callable[[float, float], float]] = [
+            lambda num, alpha: paired.share_chance(num, self.margin, self.discordance, alpha)
+        ]
+        if self.bleu_margin:
+            chances.append(lambda num, alpha: paired.score_chance(num, self.bleu_margin, self.bleu_spread, alpha))
+        num_tests = len(self.tests)
+        return max(
+            paired.pairs_needed(each, alpha=self.level, power=self.power, num_tests=num_tests) for each in chances
+        )
+
+
+class Pair(Struct, frozen=True):
+    """One prompt with both answers."""
+
+    id: str
+    prompt: str
+    student: str
+    teacher: str
+    slice: str = ""
+    references: tuple[str, ...] = ()
+
+
+def pairs_of(rows: Iterable[Mapping[str, Any]], *, file: str = "") -> list[Pair]:
+    """Pairs from rows. Raises DistillError with the row's number where one is none, or an id comes twice."""
+    found, ids = [], set()
+    for number, row in enumerate(rows, 1):
+        try:
+            pair = msgspec.convert({**row, "id": str(row.get("id", number))}, Pair)
+        except msgspec.ValidationError as error:
+            what = f"is no pair: {error}; write id, prompt, student, teacher, and slice where the plan has slices"
+            raise DistillError(what, file=file, line=number) from error
+        if pair.id in ids:
+            raise DistillError(f"the id {pair.id!r} comes twice", file=file, line=number)
+        ids.add(pair.id)
+        found.append(pair)
+    return found
+
+
+def plan_sha256(plan: GatePlan) -> str:
+    """The plan's name: a changed plan has another one."""
+    return sha256(msgspec.json.encode(plan, order="deterministic")).hexdigest()
+
+
+def pairs_sha256(pairs: Sequence[Pair]) -> str:
+    """The name of prompts and teacher's answers, whatever the student said to them."""
+    told = sorted((pair.id, pair.slice, pair.prompt, pair.teacher) for pair in pairs)
+    return sha256(msgspec.json.encode(told)).hexdigest()
+
+
+def judge(
+    plan: GatePlan, pairs: Sequence[Pair], verify: Verify | None = None, *, model: str = "", tries: int = 1
+) -> Report:
+    """The verdict. `verify`: by default the one that the plan names; `model`: the file judged, by its SHA-256.
+
+    Raises DistillError where a pair belongs to no slice of the plan, or has no references for BLEU.
+    """
+    right = rightness(plan, verify)
+    by_slice, num_repeated = sliced(plan, pairs)
+    needed = plan.needed()
+    tested = [tested_slice(plan, test, by_slice[test[0]], needed, right) for test in plan.tests]
+    adjusted = paired.holm([each.p for each in tested])
+    findings = [concluded(each, p, plan.level) for each, p in zip(tested, adjusted, strict=True)]
+    decision, reason = decided(findings)
+    return Report(
+        decision,
+        reason,
+        findings,
+        msgspec.to_builtins(plan),
+        plan_sha256(plan),
+        pairs_sha256(pairs),
+        model,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        num_repeated,
+        tries,
+    )
+
+
+Right = Callable[[Pair], tuple[bool, bool]]
+"""Whether the student's, and the teacher's answer is right."""
+
+
+def rightness(plan: GatePlan, verify: Verify | None) -> Right:
+    """How pairs are judged. Raises ConfigError where the plan names no verifier."""
+    if verify is None and plan.verify == SAME:
+        return lambda pair: (normal(pair.student) == normal(pair.teacher), True)
+    check = verify or verifier(plan.verify, field="gate.verify")
+    return lambda pair: (not check(pair.prompt, pair.student), not check(pair.prompt, pair.teacher))
+
+
+def sliced(plan: GatePlan, pairs: Iterable[Pair]) -> tuple[dict[str, list[Pair]], int]:
+    """Pairs by slice, each prompt once; and how many were left out. Raises DistillError for a slice unknown."""
+    found: dict[str, list[Pair]] = {name: [] for name in plan.slices or (ALL,)}
+    seen: set[tuple[str, str]] = set()
+    num_repeated = 0
+    for pair in pairs:
+        name = pair.slice if plan.slices else ALL
+        if name not in found:
+            raise DistillError(f"pair {pair.id!r}: the plan has no slice {name!r}, only {', '.join(found)}")
+        if (name, pair.prompt) in seen:
+            num_repeated += 1
+            continue
+        seen.add((name, pair.prompt))
+        found[name].append(pair)
+    return found, num_repeated
+
+
+def tested_slice(plan: GatePlan, test: Test, pairs: Sequence[Pair], needed: int, right: Right) -> Finding:
+    """One test, its p-value still by itself; without enough pairs no answer is looked at."""
+    name, metric = test
+    margin = plan.margin if metric == "right" else plan.bleu_margin
+    finding = Finding(name, metric, "cannot tell", "", len(pairs), needed, margin)
+    if len(pairs) < needed:
+        there = f"only {len(pairs)} pairs" if pairs else "no pairs"
+        return msgspec.structs.replace(finding, reason=f"{there}: it needs {needed}")
+    compared = by_share(plan, pairs, right) if metric == "right" else by_bleu(plan, pairs)
+    first, second, low, high, p = compared
+    return msgspec.structs.replace(finding, found="not shown", student=first, teacher=second, low=low, high=high, p=p)
+
+
+Compared = tuple[float, float, float, float, float]
+"""Student, teacher, bounds of their difference, p-value."""
+
+
+def by_share(plan: GatePlan, pairs: Sequence[Pair], right: Right) -> Compared:
+    """Shares of right answers."""
+    told = [right(pair) for pair in pairs]
+    student, teacher = sum(one for one, _ in told), sum(other for _, other in told)
+    gains = sum(one and not other for one, other in told)
+    losses = sum(other and not one for one, other in told)
+    low, high = paired.interval(gains, losses, len(told), plan.level)
+    p = float(paired.p_value(gains, losses, len(told), plan.margin))
+    return student / len(told), teacher / len(told), low, high, p
+
+
+def by_bleu(plan: GatePlan, pairs: Sequence[Pair]) -> Compared:
+    """BLEU against the pairs' references. Raises DistillError where a pair has none."""
+    for pair in pairs:
+        if not pair.references:
+            raise DistillError(f"pair {pair.id!r} has no references, and the plan has a bleu_margin; set it to 0")
+    references = [pair.references for pair in pairs]
+    count = partial(text.counts, references=references)
+    student = np.array(count([pair.student for pair in pairs]), dtype=np.float64)
+    teacher = np.array(count([pair.teacher for pair in pairs]), dtype=np.float64)
+    found = resample.compare(
+        student, teacher, margin=plan.bleu_margin, alpha=plan.level, resamples=plan.resamples, seed=plan.seed
+    )
+    return found.first, found.second, found.low, found.high, found.p
+
+
+def concluded(finding: Finding, p_holm: float, level: float) -> Finding:
+    """The finding with its verdict and the reason for it."""
+    if finding.found == "cannot tell":
+        return finding
+    unit, scale = ("", 1.0) if finding.metric == "bleu" else (" %", 100.0)
+    student, teacher, low, high, margin = (
+        f"{scale * each:.2f}" for each in (finding.student, finding.teacher, finding.low, finding.high, finding.margin)
+    )
+    about = f"{student}{unit} against {teacher}{unit}, a difference of {low} to {high}, margin {margin}"
+    if p_holm <= level:
+        return msgspec.structs.replace(
+            finding, p_holm=p_holm, found="non-inferior", reason=f"{about}: p = {p_holm:.2g}"
+        )
+    if finding.high < -finding.margin:
+        reason = f"{about}: worse by more than the margin"
+        return msgspec.structs.replace(finding, p_holm=p_holm, found="inferior", reason=reason)
+    reason = f"{about}: p = {p_holm:.2g}, not below {level:g}"
+    return msgspec.structs.replace(finding, p_holm=p_holm, reason=reason)
+
+
+def decided(findings: Sequence[Finding]) -> tuple[Decision, str]:
+    """What follows from all findings, and why."""
+    failed = list(named(findings, "inferior", "not shown"))
+    if failed:
+        return "refuse", "; ".join(failed)
+    lacking = list(named(findings, "cannot tell"))
+    if lacking:
+        return "cannot tell", "; ".join(lacking)
+    return (
+        "promote",
+        f"in {len(findings)} of {len(findings)} tests shown to be worse by less than the margin, if at all",
+    )
+
+
+def named(findings: Iterable[Finding], *which: str) -> Iterator[str]:
+    """A line for each finding of some kinds."""
+    for each in findings:
+        if each.found in which:
+            yield f"{each.slice}, {each.metric}: {each.found}, {each.reason}"
