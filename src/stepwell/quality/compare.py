@@ -247,10 +247,7 @@ def decided(findings: Sequence[Finding]) -> tuple[Decision, str]:
     lacking = list(named(findings, "cannot tell"))
     if lacking:
         return "cannot tell", "; ".join(lacking)
-    return (
-        "promote",
-        f"in {len(findings)} of {len(findings)} tests shown to be worse by less than the margin, if at all",
-    )
+    return "promote", f"shown by {len(findings)} tests: if it is worse at all, then by less than the margin"
 
 
 def named(findings: Iterable[Finding], *which: str) -> Iterator[str]:
