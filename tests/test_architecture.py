@@ -21,7 +21,7 @@ STOREYS = (
     {"templates", "cache", "agents", "synth", "distill", "quantize", "plan"},
     {"steps"},
     {"gateway", "campaigns", "console"},
-    {"meaning"},
+    {"meaning", "kept"},
     {"well", "client"},
     {"demo"},
     {"cli", "deploy"},
@@ -78,7 +78,7 @@ def test_the_check_itself_sees_a_wall_that_is_broken() -> None:
 def test_heavy_packages_are_imported_at_the_top_of_no_file_that_serves() -> None:
     found = {}
     for path in FILES:
-        if room(path) == "demo" or path.name == "told.py":  # pictures and progress of commands, imported when they run
+        if room(path) in {"demo", "distill", "quantize"} or path.name == "told.py":  # imported when their commands run
             continue
         tops = {name.split(".")[0] for node in ast.parse(path.read_text()).body for name in imported(ast.Module([node], []))
                 if isinstance(node, ast.Import | ast.ImportFrom)}  # fmt: skip
