@@ -21,6 +21,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Length = Annotated[float, Meta(ge=0)]
 """Seconds, or a factor; 0 turns it off."""
 Usd = Annotated[float, Meta(gt=0)]
+Days = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -181,6 +182,18 @@ class Ledger(Section, frozen=True):
     """Entries kept in memory while the disk refuses them."""
 
 
+class Stored(Section, frozen=True):
+    """`[stored]`: answers that callers want stored (`store: true`)."""
+
+    path: str = "stepwell-data/stored.db"
+    """Empty: nothing is stored, whoever asks for it."""
+    keep_days: Days = 30.0
+    file_bytes: Count = 1024 * 1024 * 1024
+    """Where more would be stored, the oldest are let go."""
+    flush_ms: Count = 200
+    """A kill loses at most the answers of this time."""
+
+
 class Semantic(Section, frozen=True):
     """`[semantic]`: answers to the same question in other words. Without it only equal questions are answered."""
 
@@ -223,6 +236,37 @@ class Promise(Section, frozen=True):
     """What judging may cost an hour in one process: from there on only audits are judged."""
 
 
+class Specialist(Section, frozen=True):
+    """`[specialists.NAME]`: a small model that answers before the large one, as far as the gate let it in."""
+
+    engine: str
+    """The engine that runs it: an embedded one, or any server."""
+    routes: Annotated[list[str], Meta(min_length=1)]
+    """Whose requests it may answer."""
+    promotion: Annotated[str, Meta(min_length=1)]
+    """The folder with the gate's signed verdict, where `stepwell distill promote` keeps where it stands."""
+    public_keys: Annotated[list[str], Meta(min_length=1)]
+    """Who may sign the verdict: base64 of 32 bytes, or PEM."""
+    verify: Annotated[str, Meta(min_length=1)]
+    """What checks each of its answers before anybody sees it: slots, slots_apart, values or module:function."""
+    judge: Annotated[str, Meta(min_length=1)]
+    """How audits compare: verify:NAME with another verifier, or a judge as in [promise] judge."""
+    tries: Count = 1
+    """Answers it may make until one passes: the first greedy, the others sampled."""
+    temperature: Annotated[float, Meta(gt=0, le=2)] = 0.7
+    """Of the tries after the first."""
+    max_tokens: Count = 256
+    """Of one answer; one that is cut off does not pass."""
+    deadline_ms: Count = 5000
+    """Without an answer by then, the request goes on to the large model."""
+    shadow: Fraction = 0.1
+    """In the shadow: share of requests that it answers beside the large model, unseen."""
+    canary: Fraction = 0.05
+    """As a canary: share of requests that it may answer; equal requests always the same way."""
+    price: str = ""
+    """The row of prices.toml that a server's answers are paid by; empty: the processor's time."""
+
+
 class Config(Section, frozen=True):
     """`stepwell.toml`."""
 
@@ -233,7 +277,9 @@ class Config(Section, frozen=True):
     templates: Templates | None = None
     cache: Cache = Cache()
     ledger: Ledger = Ledger()
+    stored: Stored = Stored()
     semantic: Semantic | None = None
+    specialists: dict[str, Specialist] = {}
     promise: Promise = Promise()
 
 
@@ -265,6 +311,8 @@ def complaints(config: Config, *, secrets: bool) -> Iterator[tuple[list[str], st
                 close = nearest(engine, config.engines)
                 yield ["routes", name, "engines"], f"no engine is called {engine!r}{close}; add [engines.{engine}]"
     yield from promise_complaints(config)
+    for name, specialist in config.specialists.items():
+        yield from specialist_complaints(name, specialist, config)
     for keys, variable in named_secrets(config) if secrets else ():
         if not os.environ.get(variable):
             yield keys, f"the environment variable {variable} is not set; export it"
@@ -273,8 +321,9 @@ def complaints(config: Config, *, secrets: bool) -> Iterator[tuple[list[str], st
 def promise_complaints(config: Config) -> Iterator[tuple[list[str], str]]:
     """What does not fit together in `[promise]` and `[semantic]`."""
     promise, semantic = config.promise, config.semantic
-    if promise.error > 0 and semantic is None:
-        yield ["promise", "error"], "no step proposes uncertain answers; add [semantic], or leave it at 0"
+    if promise.error > 0 and semantic is None and not config.specialists:
+        what = "no step proposes uncertain answers; add [semantic] or [specialists.NAME], or leave it at 0"
+        yield ["promise", "error"], what
     if semantic is not None and promise.error == 0:
         yield ["semantic"], "with promise.error = 0 nothing but exact answers passes; say [promise] error = 0.02, or so"
     if semantic is not None and promise.audit == 0:
@@ -289,6 +338,24 @@ def promise_complaints(config: Config) -> Iterator[tuple[list[str], str]]:
             ["promise", "judge_engine"],
             f"no engine is called {promise.judge_engine!r}{close}; name who judges",
         )
+
+
+def specialist_complaints(name: str, specialist: Specialist, config: Config) -> Iterator[tuple[list[str], str]]:
+    """What does not fit together in one `[specialists.NAME]`."""
+    at = ["specialists", name]
+    if specialist.engine not in config.engines:
+        close = nearest(specialist.engine, config.engines)
+        yield [*at, "engine"], f"no engine is called {specialist.engine!r}{close}; add [engines.{specialist.engine}]"
+    for route in specialist.routes:
+        if route not in config.routes:
+            yield [*at, "routes"], f"no route is called {route!r}{nearest(route, config.routes)}"
+        elif specialist.engine in config.routes[route].engines:
+            yield [*at, "routes"], f"the route {route!r} already ends at the engine {specialist.engine!r}"
+    if specialist.judge == f"verify:{specialist.verify}":
+        what = "every answer has passed this very check: nothing could ever be found wrong; name another one"
+        yield [*at, "judge"], what
+    if config.promise.audit == 0:
+        yield ["promise", "audit"], "nothing would keep a specialist honest; say audit = 0.02, or so"
 
 
 def named_secrets(config: Config) -> Iterator[tuple[list[str], str]]:

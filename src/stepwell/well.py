@@ -33,6 +33,8 @@ from stepwell.gateway.admit import bearer
 from stepwell.gateway.answer import Door
 from stepwell.gateway.http import Limits
 from stepwell.gateway.serve import Place
+from stepwell.kept import Kept
+from stepwell.kept import compose as whats_kept
 from stepwell.ledger import prices
 from stepwell.ledger.book import Book
 from stepwell.ledger.metrics import Metrics
@@ -67,6 +69,7 @@ class Well(Struct, frozen=True, kw_only=True):
     engines: Mapping[str, Engine]
     below: Below
     book: Book
+    kept: Kept
     meaning: ByMeaning | None = None
 
     @asynccontextmanager
@@ -76,7 +79,7 @@ class Well(Struct, frozen=True, kw_only=True):
         exact = self.below.exact
         with suppress(StoreError):  # what was invalidated before, known before anything is kept
             await exact.ready()
-        work = (keep_tuned(exact.memory), *(() if meaning is None else meaning.work()))
+        work = (keep_tuned(exact.memory), *(() if meaning is None else meaning.work()), *self.kept.work())
         tasks = [asyncio.get_running_loop().create_task(each) for each in work]
         try:
             yield
@@ -92,6 +95,7 @@ class Well(Struct, frozen=True, kw_only=True):
         await self.below.close()
         for engine in self.engines.values():
             await engine.close()
+        await self.kept.close()
         await self.book.close()
 
 
@@ -124,11 +128,12 @@ def build(config: Config, *, worker: str = "") -> Well:
     below = below_cache(config, exact, rules, worth=partial(worth, paid), settlers=settlers, meaning=meaning)
     cache = cache_step(below, rules, large, rules_on, meaning)
     steps: tuple[Step, ...] = (*templates(config, partial(worth, paid)), cache, large)
+    kept = whats_kept(config)
     door = Door(
         callers=callers,
         stairs=dict.fromkeys(config.routes, steps),
         rule=rules_on,
-        settlers=(cache.settle, *counters, *settlers),
+        settlers=(cache.settle, *counters, *settlers, *kept.settlers),
         new_id=ids(),
         keep_bytes=config.cache.max_answer_bytes,
         ready=lambda: "" if meaning is None or meaning.semantic.tried else "the index is being read",
@@ -137,6 +142,8 @@ def build(config: Config, *, worker: str = "") -> Well:
         started_s=int(time()),
         worth=partial(worth, paid),
         public=answers.addresses(below.public, rules, config.cache.public_max_age_s),
+        surfaces=kept.surfaces,
+        opens=kept.opens,
     )
     return Well(
         door=door,
@@ -145,6 +152,7 @@ def build(config: Config, *, worker: str = "") -> Well:
         engines=engines,
         below=below,
         book=book,
+        kept=kept,
         meaning=meaning,
     )
 

@@ -88,7 +88,7 @@ def test_unknown_model_path_and_method(serve: Start) -> None:
     assert (status(told), error(told)["code"], error(told)["param"]) == (404, "model_not_found", "model")
     told = talk(gateway, post(ASK, "Connection: close", path="/v2/nowhere"))
     assert (status(told), error(told)["code"]) == (404, "not_found")
-    told = talk(gateway, b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    told = talk(gateway, b"GET /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert status(told) == 405
     assert b"\r\nAllow: POST\r\n" in told
     told = talk(gateway, b"DELETE /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

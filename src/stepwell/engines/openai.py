@@ -62,10 +62,7 @@ asked_by = msgspec.json.Decoder(Asked).decode
 
 
 def body_for(request: Request, model: str) -> bytes:
-    """The caller's own bytes, unless the model has another name upstream, a stream must be told to count, or some of
-
-    it is not for the engine.
-    """
+    """The caller's own bytes, unless the model has another name upstream, a stream must count, or some are aside."""
     counts = not request.stream or request.kind == "embedding" or request.include_usage
     if counts and not request.aside and model in ("", request.model):
         return request.body

@@ -9,8 +9,10 @@ from time import perf_counter
 from msgspec import Struct
 
 from stepwell.errors import AdmitError, StepwellError
-from stepwell.gateway import admit, answers, openai, pages, reply
+from stepwell.gateway import admit, answers, openai, pages, reply, surface
 from stepwell.gateway.exchange import Exchange
+from stepwell.gateway.http import Opens
+from stepwell.gateway.stored_id import named
 from stepwell.protocols import Step
 from stepwell.steps.descend import Rule, descend
 from stepwell.types import Caller, Outcome, Request, Settler
@@ -36,6 +38,10 @@ class Door(Struct, frozen=True, kw_only=True):
     worth: reply.Worth | None = None
     public: answers.Public | None = None
     """Where answers for everybody are found, if there are any."""
+    surfaces: Mapping[bytes, surface.Surface] = {}
+    """The rest of OpenAI's API, by the path it begins with."""
+    opens: Opens = lambda *_: None
+    """Where bodies go that are too large for memory."""
 
 
 async def serve(door: Door, exchange: Exchange) -> None:
@@ -45,10 +51,8 @@ async def serve(door: Door, exchange: Exchange) -> None:
         kind = openai.PATHS.get(path)
         if door.public is not None and answers.asks(path):
             await answers.show(door, door.public, exchange, path)
-        elif kind is None:
-            pages.show(door, exchange, path)
-        elif exchange.method != b"POST":
-            pages.wrong_method(door, exchange, b"POST")
+        elif kind is None or exchange.method != b"POST":
+            await beside(door, exchange, path)
         else:
             who = admit.caller(exchange.headers.get(b"authorization"), door.callers)
             request = openai.parse(
@@ -70,12 +74,25 @@ async def serve(door: Door, exchange: Exchange) -> None:
         reply.refuse(exchange, StepwellError("an internal error; the log has it"), door.new_id())
 
 
+async def beside(door: Door, exchange: Exchange, path: bytes) -> None:
+    """Answer what asks for no generation."""
+    found = surface.found(door.surfaces, path)
+    if found is not None:
+        await surface.show(door, exchange, *found)
+    elif path in openai.PATHS:
+        pages.wrong_method(door, exchange, b"POST")
+    else:
+        pages.show(door, exchange, path)
+
+
 async def answer(door: Door, exchange: Exchange, request: Request) -> None:
     """Descend, deliver, and settle: the settlers run even where the caller hangs up half-way."""
     outcome = Outcome(None, ())
     sent = reply.Sent()
     try:
         outcome = await descend(request, door.stairs[request.model], door.rule)
+        if request.stored is not None:
+            outcome = named(outcome, request.id)
         if outcome.answer is None or outcome.answer.chunks is None:
             reply.whole(exchange, request, outcome, sent)
         else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stepwell.gateway.http import Connection
+    from stepwell.gateway.spool import Spool
 
 LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 CLOSE = b"Connection: close\r\n"
@@ -16,7 +17,18 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
 class Exchange:
     """What arrived, and `reply` for one write, or `begin`, `write` …, `end` (or `abort`) for a stream."""
 
-    __slots__ = ("body", "chunked", "connection", "gone", "headers", "keep_alive", "method", "started_s", "target")
+    __slots__ = (
+        "body",
+        "chunked",
+        "connection",
+        "gone",
+        "headers",
+        "keep_alive",
+        "method",
+        "spool",
+        "started_s",
+        "target",
+    )
 
     def __init__(
         self,
@@ -29,12 +41,14 @@ class Exchange:
         started_s: float = 0.0,
         keep_alive: bool = True,
         chunked: bool = True,
+        spool: Spool | None = None,
     ) -> None:
         self.connection = connection
         self.method, self.target, self.headers, self.body = method, target, headers or {}, body
         self.started_s = started_s
         self.keep_alive = keep_alive
         self.chunked = chunked
+        self.spool = spool
         self.gone = False
 
     def reply(self, status: int, head: bytes, body: bytes) -> None:

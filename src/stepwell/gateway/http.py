@@ -19,13 +19,18 @@ from msgspec import Struct
 
 from stepwell.drive import Drive
 from stepwell.gateway.exchange import Exchange
+from stepwell.gateway.spool import Spool
 
 Serve = Callable[[Exchange], Coroutine[Any, Any, None]]
 """Answers one Exchange; must not raise."""
+Opens = Callable[[Exchange, Callable[[], None], Callable[[], None]], Spool | None]
+"""Says where a body goes that is too large for memory, if it may come at all; how its caller is stopped and started."""
 
 AT_ONCE = struct.pack("ii", 1, 0)
 LINGER_S = 5.0
 """How long a refused caller may still send, so that the refusal reaches it before the connection closes."""
+SLOWEST_BYTES_S = 64 * 1024
+"""A body that goes to disk must come no slower than this."""
 
 
 class Limits(Struct, frozen=True):
@@ -42,10 +47,16 @@ class Limits(Struct, frozen=True):
 class Listener:
     """What the connections of one worker share: the limits, who answers, and each other."""
 
-    __slots__ = ("connections", "draining", "limits", "refuse", "serve")
+    __slots__ = ("connections", "draining", "limits", "opens", "refuse", "serve")
 
-    def __init__(self, limits: Limits, serve: Serve, refuse: Callable[[Exchange, int, str], None]) -> None:
-        self.limits, self.serve, self.refuse = limits, serve, refuse
+    def __init__(
+        self,
+        limits: Limits,
+        serve: Serve,
+        refuse: Callable[[Exchange, int, str], None],
+        opens: Opens = lambda *_: None,
+    ) -> None:
+        self.limits, self.serve, self.refuse, self.opens = limits, serve, refuse, opens
         self.connections: set[Connection] = set()
         self.draining = False
 
@@ -80,6 +91,7 @@ class Connection(asyncio.Protocol):
         "paused",
         "receiving",
         "since_s",
+        "spool",
         "started_s",
         "target",
         "transport",
@@ -102,6 +114,7 @@ class Connection(asyncio.Protocol):
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
         self.body: list[bytes] = []
+        self.spool: Spool | None = None
         self.transport: Any = None  # uvloop's is no subclass of asyncio's
 
     # --- the transport's side
@@ -137,6 +150,7 @@ class Connection(asyncio.Protocol):
             self.current.gone = True
         if self.drive is not None:
             self.loop.call_soon(self.drive.cancel)  # never from within its own step
+        self.drop_spool()
         self.resume_writing()
 
     def pause_writing(self) -> None:
@@ -169,7 +183,7 @@ class Connection(asyncio.Protocol):
         headers = self.headers
         length = headers.get(b"content-length", b"")
         self.in_head = False
-        if length and int(length) > self.listener.limits.max_body_bytes:
+        if length and int(length) > self.listener.limits.max_body_bytes and not self.spooling(int(length)):
             self.too_large()
         elif b"upgrade" in headers or self.parser.get_method() == b"CONNECT":
             self.turn_away(400, "this server speaks HTTP/1.1 only: send no Upgrade header")
@@ -181,8 +195,8 @@ class Connection(asyncio.Protocol):
             return
         self.body.append(data)
         self.body_bytes += len(data)
-        if self.body_bytes > self.listener.limits.max_body_bytes:
-            self.too_large()
+        if self.body_bytes > self.listener.limits.max_body_bytes or self.spool is not None:
+            self.beyond()
 
     def on_message_complete(self) -> None:
         if self.discarding:
@@ -198,7 +212,9 @@ class Connection(asyncio.Protocol):
             started_s=self.started_s,
             keep_alive=self.parser.should_keep_alive() and not self.listener.draining,
             chunked=self.parser.get_http_version() == "1.1",
+            spool=self.spool,
         )
+        self.spool = None
         if self.current is None and not self.waiting:
             self.answer(exchange)
             return
@@ -243,15 +259,48 @@ class Connection(asyncio.Protocol):
             self.paused = False
             self.transport.resume_reading()
 
+    # --- bodies that memory shall not hold
+
+    def spooling(self, length: int = 0) -> bool:
+        """Whether the body goes to disk; `length`: how long it says it is."""
+        if self.spool is None:
+            method, chunked = self.parser.get_method(), self.parser.get_http_version() == "1.1"
+            asking = Exchange(self, method=method, target=self.target, headers=self.headers, chunked=chunked)
+            self.spool = self.listener.opens(asking, self.pause_reading, self.go_on)
+        return self.spool is not None and length <= self.spool.limit_bytes
+
+    def beyond(self) -> None:
+        """Move what is there to disk; the time it may take grows with it."""
+        data, self.body = b"".join(self.body), []
+        if not self.spooling() or self.spool is None or not self.spool.takes(data):
+            self.too_large()
+        else:
+            self.since_s = min(monotonic(), self.since_s + len(data) / SLOWEST_BYTES_S)
+
+    def go_on(self) -> None:
+        """The disk has caught up with the caller."""
+        if not self.waiting:
+            self.resume_reading()
+
+    def drop_spool(self) -> None:
+        """What was coming is not wanted any more."""
+        spool, self.spool = self.spool, None
+        if spool is not None:
+            spool.close()
+
     # --- refusing and closing
 
     def too_large(self) -> None:
-        limit = self.listener.limits.max_body_bytes
-        self.turn_away(413, f"the body passes {limit} bytes; send less, or raise server.max_body_bytes")
+        if self.spool is not None:
+            what = f"{self.spool.limit_bytes} bytes; send less, or raise fine_tuning.max_file_bytes"
+        else:
+            what = f"{self.listener.limits.max_body_bytes} bytes; send less, or raise server.max_body_bytes"
+        self.turn_away(413, f"the body passes {what}")
 
     def turn_away(self, status: int, why: str) -> None:
         """Refuse what cannot be read any further, and close once the caller had a chance to read why."""
         self.discarding, self.receiving = True, False
+        self.drop_spool()
         if self.current is not None:  # a reply is under way: it must not be mixed with a refusal
             self.current.keep_alive = False
             self.waiting.clear()

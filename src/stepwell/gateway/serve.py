@@ -77,7 +77,7 @@ async def stand(
     stop = asyncio.Event()
     for number in STOPS:
         loop.add_signal_handler(number, stop.set)
-    listener = Listener(limits, partial(serve, door), partial(turn_away, door))
+    listener = Listener(limits, partial(serve, door), partial(turn_away, door), door.opens)
     gc.freeze()  # what is there now stays; what comes and goes is young, and holds no cycles worth a walk every time
     gc.set_threshold(50_000, 20, 50)
     server = await loop.create_server(listening(listener), sock=listening_socket, backlog=BACKLOG)

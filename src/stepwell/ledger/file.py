@@ -157,9 +157,9 @@ def identity(path: Path) -> Identity:
 
 
 def set_aside(path: Path, error: Exception) -> None:
-    """Move a damaged ledger out of the way, with its log, never over another one."""
+    """Move a damaged file out of the way, with its log, never over another one."""
     aside = f"{path.name}.damaged-{time_ns()}"
     for tail in TAILS:
         with suppress(FileNotFoundError):
             path.with_name(path.name + tail).rename(path.with_name(aside + tail))
-    log.error("the ledger %s is damaged (%s): moved to %s, begun anew", path, error, aside)
+    log.error("the file %s is damaged (%s): moved to %s, begun anew", path, error, aside)
