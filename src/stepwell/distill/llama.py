@@ -17,6 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 PER_TOKEN = 2
 """Dimensions of a mask that says of each token whether it is real."""
+SHORT = 512
+"""Texts so long at most are attended to by plain products where that is quicker."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,33 @@ class Shape:
     def width(self) -> int:
         """Width of one head."""
         return self.head or self.hidden // self.heads
+
+
+class Normed(torch.autograd.Function):
+    """x / sqrt(mean(x^2) + epsilon) x weight (Zhang and Sennrich 2019); backward in a third of autograd's passes."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:  # noqa: ANN401 - autograd's own
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = size.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_().to(x.dtype)
+        even = x * scale
+        context.save_for_backward(even, weight, scale)
+        return even * weight
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+        even, weight, scale = context.saved_tensors
+        along = gradient * even
+        mean = (along @ weight)[..., None] / len(weight)
+        inward = torch.addcmul(gradient * weight, even, mean, value=-1).mul_(scale)
+        return inward, along.flatten(0, -2).sum(0), None
+
+
+class Norm(nn.RMSNorm):
+    """RMSNorm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Normed.apply(x, self.weight, self.eps)
 
 
 class Cache:
@@ -113,16 +142,28 @@ class Attention(nn.Module):
 def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Mix values (batch, key/value heads, read, head) by queries (batch, heads, tokens, head)."""
     batch, heads, tokens, width = query.shape
-    num_kv = key.shape[1]
+    num_kv, read = key.shape[1:3]
     if tokens == 1 and num_kv < heads:  # queries of one group lie where tokens would: nothing is copied
         folded = query.reshape(batch, num_kv, heads // num_kv, width)
         return functional.scaled_dot_product_attention(folded, key, value, attn_mask=mask).reshape(query.shape)
-    if num_kv < heads:
-        wide = (batch, num_kv, heads // num_kv, key.shape[2], width)
-        key = key[:, :, None].expand(wide).reshape(batch, heads, -1, width)
-        value = value[:, :, None].expand(wide).reshape(batch, heads, -1, width)
+    if query.dtype == torch.bfloat16 and query.device.type == "cpu" and tokens == read <= SHORT:
+        return multiplied(query, key, value, mask)
+    wide = (batch, num_kv, heads // num_kv, read, width)
+    key, value = (part[:, :, None].expand(wide).flatten(1, 2) for part in (key, value))
     causal = mask is None and tokens > 1
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+
+
+def multiplied(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """The same as plain products: for short texts twice as quick as PyTorch's bfloat16 kernel for CPUs."""
+    batch, heads, tokens, width = query.shape
+    num_kv = key.shape[1]
+    if mask is None:
+        mask = looks(torch.ones(1, tokens, dtype=torch.bool), tokens, query.dtype)
+    folded = (query * width**-0.5).reshape(batch, num_kv, heads // num_kv * tokens, width)
+    scores = (folded @ key.transpose(2, 3)).view(batch, heads, tokens, tokens)
+    shares = functional.softmax(scores.add_(mask), -1)
+    return (shares.view(batch, num_kv, -1, tokens) @ value).view(query.shape)
 
 
 class Feed(nn.Module):
@@ -144,9 +185,9 @@ class Layer(nn.Module):
 
     def __init__(self, shape: Shape, number: int) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(shape.hidden, eps=shape.epsilon)
+        self.input_layernorm = Norm(shape.hidden, eps=shape.epsilon)
         self.self_attn = Attention(shape, number)
-        self.post_attention_layernorm = nn.RMSNorm(shape.hidden, eps=shape.epsilon)
+        self.post_attention_layernorm = Norm(shape.hidden, eps=shape.epsilon)
         self.mlp = Feed(shape)
 
     def forward(
@@ -164,7 +205,7 @@ class Llama(nn.Module):
         self.shape, self.recompute, self.dropout = shape, False, 0.0
         self.embed_tokens = nn.Embedding(shape.vocabulary, shape.hidden)
         self.layers = nn.ModuleList(Layer(shape, number) for number in range(shape.layers))
-        self.norm = nn.RMSNorm(shape.hidden, eps=shape.epsilon)
+        self.norm = Norm(shape.hidden, eps=shape.epsilon)
         if not shape.tied:
             self.lm_head = nn.Linear(shape.hidden, shape.vocabulary, bias=False)
         self.begin(shape)

@@ -137,7 +137,7 @@ def mismatch(student: Model, teacher: Model) -> str:
     """What is different about two tokenizers, and what to do."""
     sizes = (student.tokenizer.get_vocab_size(), teacher.tokenizer.get_vocab_size())
     return (
-        f"teacher ({teacher.folder}, {sizes[1]} tokens) and student ({student.folder}, {sizes[0]} tokens) have "
-        "different tokenizers: their probabilities cannot be compared. Give the student the teacher's tokenizer, or set "
-        'fallback = "text" under [train] to learn from the teacher\'s texts alone'
+        f"the teacher ({teacher.folder}, {sizes[1]} tokens) and the student ({student.folder}, {sizes[0]}) have "
+        "different tokenizers: their probabilities cannot be compared. Give the student the teacher's tokenizer, or "
+        'set fallback = "text" under [train] to learn from the teacher\'s texts alone'
     )
