@@ -218,7 +218,12 @@ def body_for(paid: Paid, row: Row, number: int) -> bytes:
 def with_completion(row: Row, answer: Said, paid: Paid, seed: int) -> Row:
     """A row with what the generator made of it, and all that is known of that."""
     section = paid.section
-    params = {**row.params, "temperature": section.temperature, "max_tokens": section.max_tokens, "seed": row.seed}
+    params = {
+        **row.params,
+        "temperature": section.temperature,
+        "max_tokens": section.max_tokens,
+        "prompt_seed": row.seed,
+    }
     return made(
         row.prompt,
         answer.text,
@@ -228,7 +233,7 @@ def with_completion(row: Row, answer: Said, paid: Paid, seed: int) -> Row:
         split=row.split,
         generator=paid.teacher.model,
         generator_rev=answer.revision or "unknown",
-        params=params,
+        params=row.params | params,
         seed=seed,
         parents=row.parents,
         generation=row.generation,

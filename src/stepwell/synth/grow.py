@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil
 from random import Random
+from typing import Any
 
 from stepwell.errors import DistillError
 from stepwell.synth import slots
@@ -84,7 +85,7 @@ def body_for(paid: Paid, plan: Grown, parents: Sequence[Row], seed: int) -> byte
     return question(paid.section, paid.teacher.model, text, seed % 2**31, system=plan.instructions)
 
 
-def children(paid: Paid, parents: Sequence[Row], answer: Said, novelty: Novelty, licence: str, seed: int) -> list[Row]:
+def children(paid: Paid, parents: Sequence[Row], answer: Said, novelty: Novelty, known: Mapping[str, Any]) -> list[Row]:
     """The rows of one round's answer; the round's price is theirs in equal parts."""
     prompts = [prompt.strip("\"'`") for prompt in numbered(answer.text)]
     rows = []

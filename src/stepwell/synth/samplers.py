@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import product
 from random import Random
 from typing import Annotated
 
@@ -17,6 +18,8 @@ Weighted = dict[str, Annotated[float, Meta(gt=0)]] | tuple[str, ...]
 """Choices with their weights, or choices that are equally likely."""
 LEAF = "leaf"
 """The slot that a taxonomy fills."""
+MAX_LISTED = 10_000
+"""Names that are counted one by one."""
 MAX_VAIN = 2_000
 """Draws in a row that bring nothing new before it is said that there is no more."""
 
@@ -96,13 +99,11 @@ def chosen(options: Weighted, chance: Random) -> str:
 
 
 def possible(slot: Slot) -> set[str] | None:
-    """Every value that a slot can have, as it is written; None for one that is not listed but counted."""
-    if slot.range:
+    """Every value that a slot can have, as it is written; None for one of a range, or of very many names."""
+    if slot.range or math.prod(map(len, slot.parts)) > MAX_LISTED:
         return None
     if slot.parts:
-        values = {""}
-        for part in slot.parts:
-            values = {before + each for before in values for each in part}
+        values = set(map("".join, product(*slot.parts)))
     elif slot.choices:
         values = set(slot.choices)
     else:
