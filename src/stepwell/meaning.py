@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,23 +18,18 @@ from stepwell.config import Semantic as Section
 from stepwell.engines.embed import MiniLm
 from stepwell.engines.embed_http import HttpEmbedder
 from stepwell.engines.http import Http
-from stepwell.engines.talk import talk
-from stepwell.errors import ConfigError
 from stepwell.index.feed import Feed
 from stepwell.protocols import Embedder, Engine
-from stepwell.quality.judge_model import Ask, Said
 from stepwell.quality.judges import named
 from stepwell.quality.promise import Promise, Terms
 from stepwell.quality.report import prometheus
 from stepwell.steps.audits import Audits
 from stepwell.steps.cache import Cache, Identify
+from stepwell.steps.judging import Worth, asking
 from stepwell.steps.pace import Pace
-from stepwell.types import Request, Usage
+from stepwell.types import Request
 
-Worth = Callable[[str, Usage | None], float]
-"""USD that an answer of a model costs at the large model."""
 MOST_WAITING = 1000
-VERDICT_TOKENS = 200
 
 
 class ByMeaning(Struct, frozen=True):
@@ -121,19 +116,3 @@ def identifier(config: Config, embedder: str, secret: bytes) -> Identify:
         return identity(scope, exact, request, embedder=embedder, secret=secret)
 
     return identify
-
-
-def asking(config: Config, engines: Mapping[str, Engine], worth: Worth) -> Ask | None:
-    """How a judge that is a model is asked, priced as the first route it serves; None where no engine is named."""
-    name = config.promise.judge_engine
-    if not name:
-        return None
-    route = next((each for each, route in config.routes.items() if name in route.engines), "")
-    if not route:
-        raise ConfigError(f"no route asks the engine {name!r}: its price is not known", field="promise.judge_engine")
-
-    async def ask(instructions: str, text: str) -> Said:
-        said, usage = await talk(engines[name], route, instructions, text, max_tokens=VERDICT_TOKENS)
-        return Said(said, worth(route, usage))
-
-    return ask

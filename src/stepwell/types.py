@@ -102,9 +102,9 @@ class Case(Struct, frozen=True, kw_only=True, gc=False):
 class Evidence(Struct, frozen=True, gc=False):
     """Why a step believes its answer: the promise decides on this alone."""
 
-    kind: Literal["checked", "exact", "large", "semantic", "slot_fill"]
+    kind: Literal["checked", "exact", "large", "semantic", "slot_fill", "specialist"]
     """checked: a text that passed every gate with every value, and a person's eyes; semantic: an answer to another
-    wording; slot_fill: the same with this caller's values put in."""
+    wording; slot_fill: the same with this caller's values put in; specialist: a verified answer of a gated model."""
     detail: str = ""
     features: tuple[float, ...] = ()
     """What uncertain evidence is weighed by, in an order that its step fixes; empty where it is certain."""
@@ -119,6 +119,8 @@ class Proposal(Struct, frozen=True, gc=False):
     evidence: Evidence
     onward: Any = None
     """As in `Defer`, for the case that the promise withholds the answer."""
+    usd: float = 0.0
+    """What making it cost, whether it is served or not."""
 
 
 class Ruling(Struct, frozen=True, gc=False):

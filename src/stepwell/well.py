@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from hashlib import sha256
@@ -21,12 +21,9 @@ from stepwell.cache.exact import Exact, Held
 from stepwell.cache.fresh import Terms
 from stepwell.cache.simulate import keep_tuned
 from stepwell.cache.tags import Tags
-from stepwell.config import AnyEngine, Config, EmbeddedEngine, HttpEngine, Route, Server
 from stepwell.config import Cache as CacheSection
-from stepwell.engines.embedded import Embedded
-from stepwell.engines.http import Http, Key
-from stepwell.engines.iam import Iam
-from stepwell.engines.scripted import Scripted
+from stepwell.config import Config, Route, Server
+from stepwell.engines.choose import chosen
 from stepwell.errors import ConfigError, StoreError
 from stepwell.gateway import answers
 from stepwell.gateway.admit import bearer
@@ -55,6 +52,7 @@ from stepwell.types import Caller, Settler, Usage
 
 if TYPE_CHECKING:
     from stepwell.meaning import ByMeaning
+    from stepwell.specialists import Specialists
 
 DEFAULT_SECRET = b"stepwell"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -71,6 +69,7 @@ class Well(Struct, frozen=True, kw_only=True):
     book: Book
     kept: Kept
     meaning: ByMeaning | None = None
+    special: Specialists | None = None
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -79,7 +78,8 @@ class Well(Struct, frozen=True, kw_only=True):
         exact = self.below.exact
         with suppress(StoreError):  # what was invalidated before, known before anything is kept
             await exact.ready()
-        work = (keep_tuned(exact.memory), *(() if meaning is None else meaning.work()), *self.kept.work())
+        beside = [each.work() for each in (meaning, self.special, self.kept) if each is not None]
+        work = (keep_tuned(exact.memory), *(one for each in beside for one in each))
         tasks = [asyncio.get_running_loop().create_task(each) for each in work]
         try:
             yield
@@ -92,6 +92,8 @@ class Well(Struct, frozen=True, kw_only=True):
         """Give everything back; what waits to be written is written."""
         if self.meaning is not None:
             await self.meaning.close()
+        if self.special is not None:
+            self.special.close()
         await self.below.close()
         for engine in self.engines.values():
             await engine.close()
@@ -109,35 +111,35 @@ def build(config: Config, *, worker: str = "") -> Well:
     }
     check_door(config, callers)
     paid = {name: large_price(name, route, config) for name, route in config.routes.items()}
-    engines = {name: engine(name, config.engines[name]) for name in used_engines(config)}
+    engines = {name: chosen(name, config.engines[name]) for name in used_engines(config)}
     metrics = Metrics(worker)
-    book = Book(
-        config.ledger.path,
-        paid,
-        flush_ms=config.ledger.flush_ms,
-        max_waiting=config.ledger.max_waiting,
-        watch=metrics.observe,
-    )
+    book = opened_book(config, paid, metrics)
     rules = {name: rule(name, route, config) for name, route in config.routes.items()}
     exact = kept_answers(config, rules)
     meaning = by_meaning(config, exact, engines, partial(worth, paid), worker)
     large = Large({name: [engines[each] for each in route.engines] for name, route in config.routes.items()})
     settlers = (book.record,) if meaning is None else (book.record, meaning.semantic.settle, meaning.audits.settle)
     counters = () if meaning is None else (meaning.audits.count,)
-    rules_on = promise_rule if meaning is None else meaning.audits.rule
+    rules_on: PromiseRule = promise_rule if meaning is None else meaning.audits.rule
+    special = specialists(config, exact, engines, paid, meaning=meaning, worker=worker)
+    if special is not None:
+        rules_on, settlers = special.rule(rules_on), (*settlers, special.settle)
+    lower: dict[str, tuple[Step, ...]] = {
+        name: (*(special.of(name) if special else ()), large) for name in config.routes
+    }
     below = below_cache(config, exact, rules, worth=partial(worth, paid), settlers=settlers, meaning=meaning)
-    cache = cache_step(below, rules, large, rules_on, meaning)
-    steps: tuple[Step, ...] = (*templates(config, partial(worth, paid)), cache, large)
+    cache = cache_step(below, rules, lower, rules_on, meaning)
+    upper = (*templates(config, partial(worth, paid)), cache)
     kept = whats_kept(config)
     door = Door(
         callers=callers,
-        stairs=dict.fromkeys(config.routes, steps),
+        stairs={name: (*upper, *steps) for name, steps in lower.items()},
         rule=rules_on,
         settlers=(cache.settle, *counters, *settlers, *kept.settlers),
         new_id=ids(),
         keep_bytes=config.cache.max_answer_bytes,
         ready=lambda: "" if meaning is None or meaning.semantic.tried else "the index is being read",
-        metrics=lambda: metrics.text(num_lost=book.num_lost()) + (meaning.metrics() if meaning else b""),
+        metrics=lambda: metrics.text(num_lost=book.num_lost()) + told(meaning) + told(special),
         refused=metrics.refused,
         started_s=int(time()),
         worth=partial(worth, paid),
@@ -154,7 +156,14 @@ def build(config: Config, *, worker: str = "") -> Well:
         book=book,
         kept=kept,
         meaning=meaning,
+        special=special,
     )
+
+
+def opened_book(config: Config, paid: Mapping[str, Price], metrics: Metrics) -> Book:
+    """The ledger. Raises StoreError."""
+    ledger = config.ledger
+    return Book(ledger.path, paid, flush_ms=ledger.flush_ms, max_waiting=ledger.max_waiting, watch=metrics.observe)
 
 
 def below_cache(
@@ -181,13 +190,17 @@ def below_cache(
 
 
 def cache_step(
-    below: Below, rules: Mapping[str, Rule], large: Large, rules_on: PromiseRule, meaning: ByMeaning | None
+    below: Below,
+    rules: Mapping[str, Rule],
+    lower: Mapping[str, Sequence[Step]],
+    rules_on: PromiseRule,
+    meaning: ByMeaning | None,
 ) -> Cache:
     """The second step; a refresh asks only what is below it."""
     return Cache(
         below,
         rules,
-        lambda request: descend(request, (large,), rules_on),
+        lambda request: descend(request, lower[request.model], rules_on),
         identify=None if meaning is None else meaning.identify,
         meaning=None if meaning is None else meaning.semantic,
     )
@@ -236,33 +249,9 @@ def worth(paid: Mapping[str, Price], model: str, usage: Usage | None) -> float:
 
 
 def used_engines(config: Config) -> list[str]:
-    """Names of the engines that some route asks, each once."""
-    return list(dict.fromkeys(name for route in config.routes.values() for name in route.engines))
-
-
-def engine(name: str, config: AnyEngine) -> Engine:
-    """Choose the engine that a section of the file describes."""
-    match config:
-        case HttpEngine():
-            return Http(name, config, bearer_key(config))
-        case EmbeddedEngine():
-            return Embedded(name, config)
-        case _:
-            return Scripted(name, config)
-
-
-def bearer_key(config: HttpEngine) -> Key | None:
-    """How an engine proves who we are: a key as it is, or one exchanged for tokens."""
-    if config.iam is not None:
-        return Iam(config.iam.url, os.environ[config.iam.api_key_env]).token
-    if not config.key_env:
-        return None
-    key = os.environ[config.key_env]
-
-    async def given() -> str:
-        return key
-
-    return given
+    """Names of the engines that some route or specialist asks, each once."""
+    large = (name for route in config.routes.values() for name in route.engines)
+    return list(dict.fromkeys((*large, *(each.engine for each in config.specialists.values()))))
 
 
 def kept_answers(config: Config, rules: Mapping[str, Rule]) -> Exact:
@@ -319,6 +308,31 @@ def by_meaning(
         raise ConfigError(f"needs {error.name}: pip install 'stepwell[cache]'", field="semantic") from error
     secret = os.environ.get(config.cache.secret_env, "").encode() or DEFAULT_SECRET
     return compose(config, exact, engines, worth, secret=secret, worker=worker)
+
+
+def specialists(
+    config: Config,
+    exact: Exact,
+    engines: Mapping[str, Engine],
+    paid: Mapping[str, Price],
+    *,
+    meaning: ByMeaning | None,
+    worker: str,
+) -> Specialists | None:
+    """The specialist steps, where some are configured. Raises ConfigError."""
+    if not config.specialists:
+        return None
+    try:
+        from stepwell.specialists import compose  # noqa: PLC0415 - verdicts are signed: that needs the extra
+    except ImportError as error:
+        raise ConfigError(f"needs {error.name}: pip install 'stepwell[templates]'", field="specialists") from error
+    embed = None if meaning is None else meaning.embedder.embed
+    return compose(config, exact, engines, partial(worth, paid), embed=embed, worker=worker)
+
+
+def told(part: ByMeaning | Specialists | None) -> bytes:
+    """The metrics of a part that may not be there."""
+    return b"" if part is None else part.metrics()
 
 
 def templates(config: Config, worth: Callable[[str, Usage | None], float]) -> tuple[Step, ...]:

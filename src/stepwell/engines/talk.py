@@ -43,15 +43,22 @@ async def talk(
     engine: Engine, model: str, instructions: str, text: str, *, max_tokens: int
 ) -> tuple[str, Usage | None]:
     """Ask, at temperature 0; the answer is "" where the model refuses or is cut off. Raises EngineError."""
-    asked = {
+    fields = {
         "model": model,
         "messages": [{"role": "system", "content": instructions}, {"role": "user", "content": text}],
         "temperature": 0,
         "max_tokens": max_tokens,
         "response_format": {"type": "json_object"},
     }
-    body = msgspec.json.encode(asked)
-    request = Request(id="talk", kind="chat", caller=CALLER, model=model, body=body, canonical=body, sampled=False)
+    return await ask(engine, fields)
+
+
+async def ask(engine: Engine, fields: dict[str, Any], caller: Caller = CALLER) -> tuple[str, Usage | None]:
+    """Ask a chat; the answer is "" where the model refuses or is cut off. Raises EngineError."""
+    body = msgspec.json.encode(fields)
+    request = Request(
+        id="talk", kind="chat", caller=caller, model=fields["model"], body=body, canonical=body, sampled=False
+    )
     async with aclosing(engine.generate(request)) as chunks:
         async for chunk in chunks:
             return said(chunk.data, engine.name), chunk.usage

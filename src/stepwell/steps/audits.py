@@ -29,6 +29,8 @@ from stepwell.types import Answer, Case, Label, Proposal, Ruling, Settled, Withh
 log = logging.getLogger(__name__)
 
 OK = 200
+LARGE = "large"
+"""Only its answer says what is right."""
 KEEP_S = 3 * 86_400.0
 """Labels older than this are no news of today's traffic."""
 MOST_CHARS = 60_000
@@ -105,14 +107,14 @@ class Audits:
         self.promise.num_served += bool(visits) and visits[-1].reason == FOLLOWED
 
     def settle(self, settled: Settled) -> None:
-        """What was withheld from a request waits for the judge."""
+        """What was withheld from a request waits for the judge; specialists have a trial of their own."""
         for withheld in settled.outcome.withheld:
-            if not self.judged(withheld, settled):
+            if withheld.step in self.tellers and not self.judged(withheld, settled):
                 self.tell(withheld, right=None)
 
     def judged(self, withheld: Withheld, settled: Settled) -> bool:
         """Put a withheld proposal in line, if its truth can be known and is wanted."""
-        answered = settled.complete and settled.status == OK and settled.outcome.visits[-1].step != withheld.step
+        answered = settled.complete and settled.status == OK and settled.outcome.visits[-1].step == LARGE
         share = self.share(withheld) if answered else 0.0
         if not share:
             return False

@@ -176,7 +176,7 @@ class Below:
             saved_usd=self.worth(asked.request.model, answer.usage),
             made_s=now_s,
             stale_s=now_s + lifetime_s(terms, asked.exact),
-            tags=flight.tags,
+            tags=tuple({*flight.tags, f"engine:{answer.engine}"}),
             position=flight.position,
             seconds=perf_counter() - flight.began_s,
         )

@@ -22,8 +22,10 @@ async def descend(request: Request, steps: Sequence[Step], rule: Rule) -> Outcom
     """Go down the steps until one answers. The last one needs no leave, and its error is the caller's."""
     visits: list[Visit] = []
     withheld: tuple[Withheld, ...] = ()
-    last = steps[-1]
-    for place, step in enumerate(steps, 1):
+    last, place = steps[-1], 0
+    while place < len(steps):
+        step = steps[place]
+        place += 1
         began_s = perf_counter()
         try:
             tried = await step.propose(request)
@@ -34,11 +36,13 @@ async def descend(request: Request, steps: Sequence[Step], rule: Rule) -> Outcom
             ruling = rule(step.name, tried) if step is not last else LAST
             if ruling.verdict == "serve":
                 why = f"{tried.evidence.detail}, {ruling.reason}" if ruling.reason else tried.evidence.detail
-                visits.append(Visit(step.name, "answered", why, seconds))
+                visits.append(Visit(step.name, "answered", why, seconds, tried.usd))
                 return Outcome(tried.answer, tuple(visits), withheld=withheld)
             verdict: Verdict = "audited" if ruling.verdict == "audit" else "refused"
-            visits.append(Visit(step.name, verdict, ruling.reason, seconds))
+            visits.append(Visit(step.name, verdict, ruling.reason, seconds, tried.usd))
             withheld = (*withheld, Withheld(step.name, tried, ruling))
+            if verdict == "audited":
+                place = len(steps) - 1  # the large model shall answer, and nobody in between
         else:
             visits.append(Visit(step.name, "failed" if tried.error else "deferred", tried.reason, seconds, tried.usd))
             if step is last or tried.final:

@@ -1,0 +1,37 @@
+"""The engine that a section of stepwell.toml describes."""
+
+from __future__ import annotations
+
+import os
+
+from stepwell.config import AnyEngine, EmbeddedEngine, HttpEngine
+from stepwell.engines.embedded import Embedded
+from stepwell.engines.http import Http, Key
+from stepwell.engines.iam import Iam
+from stepwell.engines.scripted import Scripted
+from stepwell.protocols import Engine
+
+
+def chosen(name: str, config: AnyEngine) -> Engine:
+    """Choose the engine that a section of the file describes."""
+    match config:
+        case HttpEngine():
+            return Http(name, config, bearer_key(config))
+        case EmbeddedEngine():
+            return Embedded(name, config)
+        case _:
+            return Scripted(name, config)
+
+
+def bearer_key(config: HttpEngine) -> Key | None:
+    """How an engine proves who we are: a key as it is, or one exchanged for tokens."""
+    if config.iam is not None:
+        return Iam(config.iam.url, os.environ[config.iam.api_key_env]).token
+    if not config.key_env:
+        return None
+    key = os.environ[config.key_env]
+
+    async def given() -> str:
+        return key
+
+    return given
