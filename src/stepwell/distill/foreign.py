@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ class Foreign(nn.Module):
     def __init__(self, model: Any) -> None:  # noqa: ANN401 - any of hundreds of classes
         super().__init__()
         self.model = model
-        self.dropout, self.recompute = 0.0, False
+        asked = inspect.signature(model.base_model.forward).parameters
+        self.cache_name = "cache" if "cache" in asked else "past_key_values"  # its name before transformers 5.24
+        self.dropout, self.recompute, self.recomputing = 0.0, False, False
 
     @classmethod
     def read(cls, folder: Path) -> Foreign:
@@ -71,14 +74,17 @@ class Foreign(nn.Module):
         self, ids: Tensor, places: Tensor | None = None, mask: Tensor | None = None, *, cache: Cache | None = None
     ) -> Tensor:
         """Hidden states (batch, tokens, hidden); `mask` (batch, read) says which tokens are real."""
-        if self.recompute != self.model.is_gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        if self.recompute and not self.recomputing:
+            self.recomputing = True
+            enable = getattr(self.model, "activation_checkpointing_enable", None)  # its name before transformers 5.24:
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+        read = {} if cache is None else {self.cache_name: cache.held}
         out = self.model.base_model(
             input_ids=ids,
             position_ids=places,
             attention_mask=None if mask is None else mask.long(),
-            past_key_values=None if cache is None else cache.held,
             use_cache=cache is not None,
+            **read,
         )
         if cache is not None:
             cache.length += ids.shape[1]

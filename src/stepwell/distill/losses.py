@@ -171,7 +171,7 @@ def sparse(logits: Tensor, targets: Tensor, spec: Spec, teacher: Sparse) -> Told
     With P the stored mass and Q the student's mass on the same tokens, the gradient of topk+rest is
     q_i - p_i on them and q_j (1 - (1-P) / (1-Q)) on all others: one softmax, then a few numbers a row.
     """
-    share = teacher.known.float() * spec.alpha
+    share = teacher.known.to(logits.dtype) * spec.alpha
     logq = functional.log_softmax(logits, -1)
     plain = -logq.gather(1, targets[:, None])[:, 0]
     if spec.smoothing:
