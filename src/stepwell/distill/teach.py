@@ -117,11 +117,13 @@ class Job(Struct, frozen=True):
     watch: Watch = lambda _done, _all, _spent: None
     again: bool = False
     """Ask again for answers that were no use."""
+    kept: Path | None = None
+    """Where answers are kept, for this run and all others; None: in `out`."""
 
     @property
     def answers(self) -> Answers:
         """Everything that was ever answered."""
-        return Answers(self.out / "answers")
+        return Answers(self.kept or self.out / "answers")
 
     def path(self, name: str) -> Path:
         """A path of the section: from its own folder, or, where that is not there, from where one stands."""
@@ -134,6 +136,8 @@ class Outcome(Struct, frozen=True):
     """What became of a row: itself with what the teacher gave, or why it is not learned from."""
 
     row: Mapping[str, Any]
+    at: int
+    """Which of the rows that were asked about."""
     reason: str = ""
     usd: float = 0.0
 
@@ -224,7 +228,8 @@ def usable(
         return None
     from stepwell.distill import select  # noqa: PLC0415 - numpy
 
-    return select.usable(rows, picked, [not each.reason for each in asked.outcomes])
+    good = {each.at for each in asked.outcomes if not each.reason}
+    return select.usable(rows, picked, [at in good for at in range(len(picked))])
 
 
 def summed(job: Job, told: str, num_rows: int, asked: Asked) -> Taught:
