@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Coroutine, Mapping
 from functools import partial
-from hashlib import file_digest
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +17,7 @@ from stepwell.config import Specialist as Section
 from stepwell.errors import ConfigError
 from stepwell.ledger import prices
 from stepwell.protocols import Engine
+from stepwell.quality.files import sha256_of
 from stepwell.quality.judge import Embed
 from stepwell.quality.judge_model import Ask
 from stepwell.quality.judges import named
@@ -151,7 +151,7 @@ def compare(judge: str, *, embed: Embed | None, ask: Ask | None, field: str) -> 
 
 
 def model_of(engine: AnyEngine) -> str:
-    """What an engine runs, as the gate names it: its file's hash, or a server's name for it. Raises ConfigError."""
+    """What an engine runs, as the gate names it: its file's hash, or a server's name for it. Raises DistillError."""
     match engine:
         case EmbeddedEngine():
             return sha256_of(Path(engine.path))
@@ -159,15 +159,6 @@ def model_of(engine: AnyEngine) -> str:
             return engine.model
         case _:
             return engine.reply
-
-
-def sha256_of(path: Path) -> str:
-    """A file's hash. Raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror}); name a GGUF model", file=str(path)) from error
 
 
 def threads(engine: AnyEngine) -> int:

@@ -81,6 +81,12 @@ class GatePlan(Section, frozen=True):
         )
 
 
+class Recipe(Struct, frozen=True):
+    """The part of a recipe that matters here; what else stands in it is its other readers' business."""
+
+    gate: GatePlan = GatePlan()
+
+
 class Pair(Struct, frozen=True):
     """One prompt with both answers."""
 

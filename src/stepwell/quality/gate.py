@@ -10,7 +10,6 @@ plan says: whoever tries again and again on the same pairs passes some day by lu
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +23,13 @@ from msgspec import Struct
 from stepwell.alone import alone
 from stepwell.errors import DistillError
 from stepwell.quality.compare import GatePlan, Pair, judge, plan_sha256, sliced
+from stepwell.quality.files import append, lay
+from stepwell.quality.verdict import FILE as VERDICT
 from stepwell.quality.verdict import Report, written
 from stepwell.quality.verify import Verify
 from stepwell.signing import SigningKey, Trusted, authentic, signed, trusted
 
-PLAN, JUDGED, VERDICT = "plan.json", "judged.jsonl", "verdict.json"
+PLAN, JUDGED = "plan.json", "judged.jsonl"
 ALONE = "gate"
 PROMPT_CHARS = 16
 
@@ -163,22 +164,6 @@ def working(folder: Path) -> Iterator[None]:
             yield
     except (sqlite3.Error, OSError) as error:
         raise DistillError(f"the folder cannot be used: {error}", file=str(folder)) from error
-
-
-def lay(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, to last."""
-    incoming = path.with_name(f".{path.name}")
-    with incoming.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    incoming.replace(path)
-
-
-def append(path: Path, line: bytes) -> None:
-    """Add a line, to last; half a line of a killed process goes."""
-    whole = path.read_bytes().rpartition(b"\n")[0] + b"\n" if path.exists() and path.stat().st_size else b""
-    lay(path, (whole if whole != b"\n" else b"") + line + b"\n")
 
 
 def now() -> str:

@@ -19,8 +19,9 @@ from msgspec import Struct
 
 from stepwell.alone import alone
 from stepwell.errors import DistillError, StoreError
-from stepwell.quality.gate import VERDICT, lay
+from stepwell.quality.files import lay
 from stepwell.quality.sequential import Counts, bounds, is_no_worse, is_worse
+from stepwell.quality.verdict import FILE as VERDICT
 from stepwell.quality.verdict import Report, read
 from stepwell.signing import Trusted, authentic
 

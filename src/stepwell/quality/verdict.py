@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from stepwell.errors import DistillError
 
+FILE = "verdict.json"
 Found = Literal["non-inferior", "inferior", "not shown", "cannot tell"]
 """non-inferior: shown to be worse by less than the margin; inferior: shown to be worse by more; not shown: neither;
 
