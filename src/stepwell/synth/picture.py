@@ -10,7 +10,7 @@ from stepwell.synth.sift import Passed
 
 WIDTH, LABEL, COUNT, LINE, TOP = 720, 120, 150, 26, 34
 BAR = WIDTH - LABEL - COUNT
-SVG = Template("""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $width $height" role="img" aria-label="$claim">
+SVG = Template("""<svg xmlns="http://www.w3.org/2000/svg" viewBox="-14 -6 $width $height" role="img" aria-label="$claim">
 <style>
 svg { background: #fbf8f1; font: 13px "Iowan Old Style", Palatino, Georgia, serif; font-variant-numeric: tabular-nums; }
 text { fill: #23201b; } .quiet { fill: #7c7466; } .stays { fill: #4c9aa8; } .dies { fill: #e9dcba; }
@@ -30,7 +30,7 @@ def picture(funnel: Sequence[Passed]) -> str:
     first, last = funnel[0].before, funnel[-1].after
     claim = f"{first:,} rows went in, {last:,} stayed"
     bars = "\n".join(line for at, passed in enumerate(funnel) for line in bar(passed, first, TOP + at * LINE))
-    return SVG.substitute(width=WIDTH, height=TOP + len(funnel) * LINE + 6, claim=escape(claim), bars=bars)
+    return SVG.substitute(width=WIDTH + 28, height=TOP + len(funnel) * LINE + 12, claim=escape(claim), bars=bars)
 
 
 def bar(passed: Passed, most: int, top: int) -> Iterator[str]:

@@ -82,7 +82,7 @@ def lacks(row: Row) -> list[str]:
         "id": bool(row.id),
         "licence": bool(row.licence),
         "prompt_hash": row.prompt_hash == hashed(row.prompt),
-        "generator": bool(row.generator) or row.source in {"seed", "human"},
+        "generator": bool(row.generator) or row.source in {"seed", "human"} or not row.completion,
         "generator_rev": bool(row.generator_rev) or not row.generator,
         "params": bool(row.params) or not synthetic,
         "parents": bool(row.parents) or row.source not in {"recombined", "grown"},
