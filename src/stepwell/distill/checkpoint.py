@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,15 @@ def read(out: Path, device: torch.device) -> tuple[Progress, dict[str, Tensor]] 
 
 
 def state_of(
-    masters: Mapping[str, Tensor], average: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    masters: Mapping[str, Tensor], average: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, Tensor]:
     """All tensors of a run by name."""
     kept = {f"weight.{name}": weight for name, weight in masters.items()}
     kept |= {f"average.{name}": weight for name, weight in average.items()}
-    for name, weight in masters.items():
-        kept |= {f"{part}.{name}": tensor for part, tensor in optimizer.state[weight].items()}
+    names = {weight: name for name, weight in masters.items()}
+    for optimizer in optimizers:
+        for weight, parts in optimizer.state.items():
+            kept |= {f"{part}.{names[weight]}": tensor for part, tensor in parts.items()}
     return kept
 
 
@@ -82,13 +84,20 @@ def restore(
     kept: Mapping[str, Tensor],
     masters: Mapping[str, Tensor],
     average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> None:
     """Put the tensors of a checkpoint back."""
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in masters}
+    for key, tensor in kept.items():
+        part, _, name = key.partition(".")
+        if part not in {"weight", "average"}:
+            parts[name][part] = tensor
+    names = {weight: name for name, weight in masters.items()}
     for name, weight in masters.items():
         weight.copy_(kept[f"weight.{name}"])
-        parts = {part: kept[f"{part}.{name}"] for part in ("step", "exp_avg", "exp_avg_sq")}
-        optimizer.state[weight] = parts
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            optimizer.state.update({weight: parts[names[weight]] for weight in group["params"]})
     for name, weight in average.items():
         weight.copy_(kept[f"average.{name}"])
 

@@ -30,7 +30,7 @@ from stepwell.distill.sparse import SparseRows
 from stepwell.distill.student import Model, fingerprint, save
 from stepwell.distill.teaching import Lessons
 from stepwell.distill.weights import Transform as Transform  # noqa: PLC0414 - named by callers
-from stepwell.distill.weights import Weights, optimizer_of, rate_at
+from stepwell.distill.weights import Weights, optimizers_of, rate_at
 from stepwell.errors import DistillError
 
 Examples = Sequence[Example] | Callable[[int], Sequence[Example]]
@@ -120,7 +120,8 @@ class Run:
         student.module.dropout, student.module.recompute = plan.dropout, plan.recompute
         identity = identity_of(plan, student, self.data)
         self.weights = Weights(student.module, dtype, transform)
-        self.optimizer = optimizer_of(self.weights.masters, plan.rate, plan.decay)
+        muon = plan.optimizer == "muon"
+        self.optimizers = optimizers_of(self.weights.masters, plan.rate, plan.decay, muon=muon)
         kept = self.weights.masters if plan.average else {}
         self.average = {name: weight.detach().clone() for name, weight in kept.items()}
         self.progress, self.rate = Progress(identity=identity), 0.0
@@ -136,7 +137,7 @@ class Run:
             if self.progress.identity != identity:
                 what = "holds a run of another plan, student or data: take another folder, or delete this one"
                 raise DistillError(what, file=str(self.out))
-            checkpoint.restore(tensors, self.weights.masters, self.average, self.optimizer)
+            checkpoint.restore(tensors, self.weights.masters, self.average, self.optimizers)
             self.weights.follow()
             if self.progress.done == "steps" and self.progress.step < self.plan.steps:
                 self.progress = msgspec.structs.replace(self.progress, done="")
@@ -182,10 +183,11 @@ class Run:
             warm_steps=self.plan.warm_steps,
             fall_share=self.plan.fall_share,
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.weights.follow()
         self.move_average(step)
         tokens = sum(row.num_tokens for row in rows)
@@ -295,7 +297,7 @@ class Run:
         """Write the checkpoint, then take away what it no longer names, and draw the curve."""
         if self.rank:
             return
-        state = checkpoint.state_of(self.weights.masters, self.average, self.optimizer)
+        state = checkpoint.state_of(self.weights.masters, self.average, self.optimizers)
         checkpoint.write(self.out, self.progress, state)
         checkpoint.drop_older(self.out, self.progress.best_step)
         write_curve(self.out / LOG, self.out / "loss.svg")

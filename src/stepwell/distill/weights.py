@@ -79,12 +79,28 @@ def lossy(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
     }
 
 
-def optimizer_of(masters: Mapping[str, Tensor], rate: float, decay: float) -> torch.optim.AdamW:
-    """AdamW; norms and biases are not decayed."""
-    wide = [weight for weight in masters.values() if weight.dim() > 1]
-    flat = [weight for weight in masters.values() if weight.dim() <= 1]
-    groups = [{"params": wide, "weight_decay": decay}, {"params": flat, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, betas=(0.9, 0.98), fused=True)
+def optimizers_of(
+    masters: Mapping[str, Tensor], rate: float, decay: float, *, muon: bool = False
+) -> list[torch.optim.Optimizer]:
+    """AdamW; norms and biases are not decayed. With `muon`, matrices but embeddings and head move by Muon.
+
+    Muon (Jordan et al. 2024) with steps as large as AdamW's (Liu et al. 2025), so that one rate fits both.
+    """
+    turned = [weight for name, weight in masters.items() if muon and is_map(name, weight)]
+    others = [weight for name, weight in masters.items() if not muon or not is_map(name, weight)]
+    groups = [
+        {"params": [weight for weight in others if weight.dim() > 1], "weight_decay": decay},
+        {"params": [weight for weight in others if weight.dim() <= 1], "weight_decay": 0.0},
+    ]
+    adam = torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, betas=(0.9, 0.98), fused=True)
+    if not turned:
+        return [adam]
+    return [torch.optim.Muon(turned, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"), adam]
+
+
+def is_map(name: str, weight: Tensor) -> bool:
+    """Whether a weight is a matrix from directions to directions; rows of embeddings and head are tokens."""
+    return weight.dim() == len(("out", "in")) and "embed" not in name and "lm_head" not in name
 
 
 def rate_at(step: int, *, steps: int, rate: float, warm_steps: int, fall_share: float) -> float:
