@@ -10,7 +10,8 @@ from stepwell.synth.sift import Passed
 
 WIDTH, LABEL, COUNT, LINE, TOP = 720, 120, 150, 26, 34
 BAR = WIDTH - LABEL - COUNT
-SVG = Template("""<svg xmlns="http://www.w3.org/2000/svg" viewBox="-14 -6 $width $height" role="img" aria-label="$claim">
+SVG = Template("""<svg xmlns="http://www.w3.org/2000/svg" viewBox="-14 -6 $width $height" role="img">
+<title>$claim</title>
 <style>
 svg { background: #fbf8f1; font: 13px "Iowan Old Style", Palatino, Georgia, serif; font-variant-numeric: tabular-nums; }
 text { fill: #23201b; } .quiet { fill: #7c7466; } .stays { fill: #4c9aa8; } .dies { fill: #e9dcba; }

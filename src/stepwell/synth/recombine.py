@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 
 from stepwell.errors import DistillError
@@ -30,10 +30,11 @@ def recombined(rows: Sequence[Row], num: int, *, licence: str, seed: int) -> lis
     vain = 0
     for number in range(num * MAX_VAIN if read else 0):
         own = seed * 1_000_003 + number
-        row = one(*read[number % len(read)], donors, licence, own)
+        parent, prompt = read[number % len(read)]
+        row = one(parent, prompt, donors, licence, own)
         key = slots.facts_key(row.prompt)
         vain += 1
-        if key not in seen:
+        if key not in seen and num_different(row.slots) >= num_different(prompt.slots):
             seen.add(key)
             made_.append(row)
             vain = 0
@@ -45,15 +46,18 @@ def recombined(rows: Sequence[Row], num: int, *, licence: str, seed: int) -> lis
     raise DistillError(f"synth.recombined.rows: {what}: ask for fewer, or add real rows with slots")
 
 
+def num_different(values: Mapping[str, object]) -> int:
+    """How many values are different: a place is not near itself."""
+    return len(set(map(str, values.values())))
+
+
 def one(row: Row, prompt: slots.Read, donors: Donors, licence: str, seed: int) -> Row:
-    """A prompt with some of its values changed for those of other rows; no two slots are given the same value."""
+    """A prompt with some of its values changed for those of other rows."""
     chance = Random(seed)  # noqa: S311 - examples, no secrets
     values: dict[str, object] = {}
     parents = {row.id: row}
     for name, own in prompt.slots.items():
         value, donor = chance.choice(donors[name]) if chance.random() >= KEPT else (own, row)
-        if value in values.values():
-            value, donor = own, row
         values[name] = value
         parents[donor.id] = donor
     generation = 1 + max(parent.generation for parent in parents.values())
