@@ -92,15 +92,19 @@ def top(token_ids: Ints, logp: Floats, *, cover: float = 0.99, most: int = 16) -
     """The fewest tokens of each place that hold `cover` of its mass, at most `most`; `logp` is [T, vocabulary]."""
     most = min(most, logp.shape[1], MOST_K)
     ids = np.argpartition(-logp, most - 1, axis=1)[:, :most] if most < logp.shape[1] else np.argsort(-logp, axis=1)
-    kept = np.take_along_axis(logp, ids, axis=1)
-    order = np.argsort(-kept, axis=1, kind="stable")
-    ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(kept, order, axis=1)
+    return fewest(token_ids, ids, np.take_along_axis(logp, ids, axis=1), cover=cover)
+
+
+def fewest(token_ids: Ints, ids: Ints, logp: Floats, *, cover: float) -> TopK:
+    """Of the tokens that are known, [T, k], the fewest that hold `cover` of a place's mass; -inf is none."""
+    order = np.argsort(-logp, axis=1, kind="stable")
+    ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(logp, order, axis=1)
     mass = np.cumsum(np.exp(kept, dtype=np.float64), axis=1)
-    used = np.concatenate([np.ones((len(kept), 1), bool), mass[:, :-1] < cover], axis=1)
+    used = np.concatenate([np.ones((len(kept), 1), bool), mass[:, :-1] < cover], axis=1) & np.isfinite(kept)
     with np.errstate(divide="ignore"):
         rest = np.log(np.maximum(0.0, 1.0 - np.where(used, np.exp(kept, dtype=np.float64), 0.0).sum(axis=1)))
     width = int(used.sum(axis=1).max(initial=1))
-    kept = np.where(used, kept, -np.inf)[:, :width]
+    kept = np.where(used, kept, -np.inf).astype(np.float32)[:, :width]
     return TopK(np.asarray(token_ids), np.where(used, ids, 0)[:, :width], kept, rest.astype(np.float32))
 
 

@@ -191,12 +191,12 @@ def teach(job: Job, rows: Sequence[Mapping[str, Any]], *, i_may: bool = False) -
 def given(job: Job, rows: Sequence[Mapping[str, Any]]) -> Asked:
     """What the teacher gives, by whoever can ask it."""
     if job.section.is_folder:
-        from stepwell.distill import local  # noqa: PLC0415 - torch
+        from stepwell.distill.local import given as by_itself  # noqa: PLC0415 - torch
 
-        return Asked(local.given(job, rows))
-    from stepwell.distill import remote  # noqa: PLC0415 - only where it is asked
+        return Asked(by_itself(job, rows))
+    from stepwell.distill.remote import given as by_engine  # noqa: PLC0415 - only where it is asked
 
-    return remote.given(job, rows)
+    return by_engine(job, rows)
 
 
 def check(section: TeacherSection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -215,9 +215,9 @@ def selected(job: Job, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[
     if job.section.select == "all":
         most = job.section.most or len(rows)
         return [(row, 1.0) for row in rows[:most]]
-    from stepwell.distill import select  # noqa: PLC0415 - numpy
+    from stepwell.distill.select import selected as by_value  # noqa: PLC0415 - numpy
 
-    return select.selected(job.section, rows)
+    return by_value(job.section, rows)
 
 
 def usable(
@@ -226,10 +226,10 @@ def usable(
     """The share of all traffic whose prompts the teacher answers well; None where not all were asked."""
     if asked.why:
         return None
-    from stepwell.distill import select  # noqa: PLC0415 - numpy
+    from stepwell.distill.select import usable as share_of_all  # noqa: PLC0415 - numpy
 
     good = {each.at for each in asked.outcomes if not each.reason}
-    return select.usable(rows, picked, [at in good for at in range(len(picked))])
+    return share_of_all(rows, picked, [at in good for at in range(len(picked))])
 
 
 def summed(job: Job, told: str, num_rows: int, asked: Asked) -> Taught:

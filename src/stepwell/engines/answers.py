@@ -118,6 +118,10 @@ class Answers:
         incoming.replace(file)
         self.end(key, kept.usd)
 
+    def drop(self, key: str) -> None:
+        """Forget an answer, so that it is asked for anew; what it cost is not forgotten."""
+        (self.folder / f"{key}.json").unlink(missing_ok=True)
+
     def end(self, key: str, usd: float) -> None:
         """Write down what a call cost; 0 for one that was refused and never answered."""
         with alone(self.account):

@@ -6,12 +6,12 @@ import argparse
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from stepwell.cli.distill import gate, promote, rollback, standing
+from stepwell.cli.distill import gate, promote, rollback, standing, teach
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-COMMANDS: tuple[ModuleType, ...] = (gate, promote, standing, rollback)
+COMMANDS: tuple[ModuleType, ...] = (teach, gate, promote, standing, rollback)
 
 
 def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
