@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
 from stepwell.campaigns.cost import cpu_s
 from stepwell.config import EmbeddedEngine
 from stepwell.engines.embedded import Embedded
-from stepwell.engines.texts import answered_text
-from stepwell.protocols import Engine
-from stepwell.types import Caller, Request, Usage
+from stepwell.engines.talk import ask
+from stepwell.types import Usage
 
-CALLER = Caller("stepwell", "distill")
 SIDE_BY_SIDE = 64
 
 Watch = Callable[[int], object]
-"""Told how many more prompts are answered."""
+"""Told how many prompts are answered."""
 
 
 class Served(Struct, frozen=True):
-    """Texts in the order of the prompts, and what giving them took."""
+    """Texts in the order of the prompts, "" where one was cut off, and what giving them took."""
 
     texts: list[str]
     cpu_s: float
@@ -36,49 +32,42 @@ class Served(Struct, frozen=True):
         """Processor time of one answer."""
         return self.cpu_s / max(1, len(self.texts))
 
+    @property
+    def answer_usage(self) -> Usage:
+        """Tokens of one answer, upwards."""
+        num = max(1, len(self.texts))
+        return Usage(-(-self.usage.input_tokens // num), -(-self.usage.output_tokens // num))
 
-def served(
-    file: Path, prompts: Sequence[str], *, max_tokens: int, threads: int = 1, watch: Watch | None = None
-) -> Served:
+
+def served(file: Path, prompts: Sequence[str], *, max_tokens: int, watch: Watch) -> Served:
     """Every prompt's answer at temperature 0. Raises ConfigError and EngineError."""
-    return asyncio.run(all_of(file, prompts, max_tokens, threads, watch or (lambda _: None)))
+    return asyncio.run(answers(file, prompts, max_tokens, watch))
 
 
-async def all_of(file: Path, prompts: Sequence[str], max_tokens: int, threads: int, watch: Watch) -> Served:
+async def answers(file: Path, prompts: Sequence[str], max_tokens: int, watch: Watch) -> Served:
     """Load the file, ask everything, free it."""
-    engine = Embedded("served", EmbeddedEngine(path=str(file), threads=threads))
-    gate = asyncio.Semaphore(SIDE_BY_SIDE)
+    engine = Embedded("served", EmbeddedEngine(path=str(file), threads=1))
+    room = asyncio.Semaphore(SIDE_BY_SIDE)
+    usages: list[Usage] = []
 
-    async def one(prompt: str) -> tuple[str, Usage]:
-        async with gate:
-            told = await ask(engine, prompt, max_tokens)
-        watch(1)
-        return told
+    async def one(prompt: str) -> str:
+        fields = {
+            "model": engine.name,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": max_tokens,
+        }
+        async with room:
+            text, usage = await ask(engine, fields)
+        usages.append(usage or Usage(0, 0))
+        watch(len(usages))
+        return text.strip()
 
     began_s = cpu_s()
     try:
-        told = await asyncio.gather(*map(one, prompts))
+        texts = await asyncio.gather(*map(one, prompts))
         used_s = cpu_s() - began_s
     finally:
         await engine.close()
-    tokens_in, tokens_out = (
-        sum(each) for each in zip(*((u.input_tokens, u.output_tokens) for _, u in told), strict=True)
-    )
-    return Served([text for text, _ in told], used_s, Usage(tokens_in, tokens_out))
-
-
-async def ask(engine: Engine, prompt: str, max_tokens: int) -> tuple[str, Usage]:
-    """One prompt as a user's message; "" where the answer is no text."""
-    asked = {
-        "model": "served",
-        "messages": [{"role": "user", "content": prompt}],
-        "temperature": 0,
-        "max_tokens": max_tokens,
-    }
-    body = msgspec.json.encode(asked)
-    request = Request(id="served", kind="chat", caller=CALLER, model="served", body=body, canonical=body, sampled=False)
-    async with aclosing(engine.generate(request)) as chunks:
-        async for chunk in chunks:
-            text = answered_text(chunk.data, "json", "chat") or ""
-            return text.strip(), chunk.usage or Usage(0, 0)
-    return "", Usage(0, 0)
+    tokens_in, tokens_out = sum(each.input_tokens for each in usages), sum(each.output_tokens for each in usages)
+    return Served(list(texts), used_s, Usage(tokens_in, tokens_out))

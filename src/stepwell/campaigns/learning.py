@@ -1,0 +1,152 @@
+"""The stage that trains: rows to examples, one process or several, and what the run says of itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from stepwell.distill.data import Example
+from stepwell.distill.plan import Plan, StudentSection
+
+JOB, TOLD = "job.json", "told.json"
+LATELY = 50
+"""Steps whose losses are averaged."""
+RUN = "run"
+"""The folder of the training run within the stage's."""
+
+Watch = Callable[[int, int, str], None]
+"""Told how many steps are done, of how many, and how it goes."""
+
+
+class Job(Struct, frozen=True):
+    """What the processes of a training run are told, as a file beside the run."""
+
+    plan: Plan
+    student: StudentSection
+    words: str
+    """The folder whose tokenizer a new student takes."""
+    teacher: str
+    """The folder of a teacher whose weights are needed; empty: none are."""
+    sparse: str
+    """The teacher's stored probabilities; empty: none."""
+    learn: list[Example]
+    dev: list[Example]
+
+
+class Told(Struct, frozen=True):
+    """What a run says of itself."""
+
+    parameters: int
+    steps: int
+    tokens: int
+    cpu_s: float
+    loss: float
+    """The mean of the last steps."""
+    scores: dict[str, float]
+    stopped: str
+    processes: int
+
+
+def learned(job: Job, out: Path, processes: int, watch: Watch) -> Told:
+    """Train in `out/run`, or go on; the student lies in `out/run/student`. Raises DistillError."""
+    (out / JOB).write_bytes(msgspec.json.encode(job))
+    with beside(out / JOB, processes):
+        told = trained(job, out / RUN, watch)
+    told = msgspec.structs.replace(told, cpu_s=told.cpu_s * processes, processes=processes)
+    (out / TOLD).write_bytes(msgspec.json.encode(told))
+    return told
+
+
+@contextmanager
+def beside(job: Path, processes: int) -> Iterator[None]:
+    """Other processes that train along: this one is the first. Where this one dies, they end by themselves."""
+    if processes == 1:
+        yield
+        return
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    own = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "stepwell.campaigns.learning", str(job)]
+    others = [
+        subprocess.Popen(command, env={**os.environ, **own, "RANK": str(rank)}, stdout=subprocess.DEVNULL)  # noqa: S603
+        for rank in range(1, processes)
+    ]
+    before = {name: os.environ.get(name) for name in [*own, "RANK"]}
+    os.environ.update(own | {"RANK": "0"})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        leave()
+        for other in others:
+            other.terminate()
+            other.wait()
+
+
+def leave() -> None:
+    """Take leave of the other processes."""
+    from torch import distributed  # noqa: PLC0415 - torch only where it is trained
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def trained(job: Job, out: Path, watch: Watch) -> Told:
+    """One process's part of the run."""
+    import torch  # noqa: PLC0415
+
+    from stepwell.distill import student, train  # noqa: PLC0415
+    from stepwell.distill.measure import mean_loss  # noqa: PLC0415
+    from stepwell.distill.sparse import SparseRows  # noqa: PLC0415
+
+    if "WORLD_SIZE" in os.environ:
+        torch.set_num_threads(1)
+    model = student.create(job.student, Path(job.words), job.plan.seed)
+    lately: deque[float] = deque(maxlen=LATELY)
+
+    def heard(told: train.Told) -> None:
+        lately.append(told.loss)
+        watch(told.step, job.plan.steps, f"loss {sum(lately) / len(lately):.3f}")
+
+    done = train.train(
+        job.plan,
+        model,
+        job.learn,
+        out,
+        teacher=student.load(Path(job.teacher)) if job.teacher else None,
+        sparse=SparseRows.open(Path(job.sparse), model.tokenizer_hash) if job.sparse else None,
+        dev=(lambda model: {"loss": mean_loss(model, job.dev)}) if job.dev else None,
+        watch=heard,
+    )
+    return Told(
+        parameters=sum(weight.numel() for weight in model.module.parameters()),
+        steps=done.steps,
+        tokens=done.tokens,
+        cpu_s=done.cpu_s,
+        loss=last_loss(done.log),
+        scores=dict(done.scores),
+        stopped=done.stopped,
+        processes=1,
+    )
+
+
+def last_loss(log: Path) -> float:
+    """The mean loss of the last steps in a log."""
+    lines = (msgspec.json.decode(line) for line in log.read_bytes().splitlines())
+    losses = deque((float(line["loss"]) for line in lines if "rate" in line), maxlen=LATELY)
+    return sum(losses) / max(1, len(losses))
+
+
+if __name__ == "__main__":
+    along = Path(sys.argv[1])
+    trained(msgspec.json.decode(along.read_bytes(), type=Job), along.parent / RUN, lambda *_: None)

@@ -1,0 +1,95 @@
+"""The stage that judges the file that will serve, on held-out traffic, beside the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from stepwell.campaigns.run import Folders, Stage
+from stepwell.campaigns.served import Served, served
+from stepwell.campaigns.specialist_job import GATE, QUANTIZE, SPLIT, TEACH, Job
+from stepwell.campaigns.specialist_rows import HELD_OUT
+from stepwell.campaigns.specialist_teach import JUDGED
+from stepwell.campaigns.specialist_train import learned_rows
+from stepwell.errors import DistillError
+from stepwell.quality import gate as room
+from stepwell.quality.compare import GatePlan, Pair
+from stepwell.quality.files import sha256_of
+from stepwell.quality.verdict import FILE
+from stepwell.signing import signing_key
+from stepwell.store import tables
+from stepwell.synth import row
+from stepwell.synth.row import Row
+
+FOLDER = "gate"
+"""Beside the stages: who judged which pairs, whatever recipe it was for; and where the promotion will stand."""
+PAIRS, SERVED, VERDICT = "pairs.jsonl", "served.json", "verdict.json"
+
+
+class Answered(Struct, frozen=True):
+    """What answering took."""
+
+    answer_cpu_s: float
+    input_tokens: int
+    output_tokens: int
+
+
+def stage(job: Job, plan: GatePlan) -> Stage:
+    """`gate` leaves `pairs.jsonl`, `served.json` and the signed `verdict.json`; `ROOT/gate` what promotion reads."""
+
+    def work(before: Folders, out: Path) -> None:
+        held = list(row.read(before[TEACH] / JUDGED if TEACH in before else before[SPLIT] / HELD_OUT))
+        model = model_file(before)
+        told = served(model, prompts(held), max_tokens=job.recipe.file.train.max_tokens, watch=watch(job, held))
+        pairs = pairs_of(held, told, job.recipe.file.split.slice)
+        tables.write(out / PAIRS, map(msgspec.to_builtins, pairs))
+        usage = told.answer_usage
+        answered = Answered(told.answer_cpu_s, usage.input_tokens, usage.output_tokens)
+        (out / SERVED).write_bytes(msgspec.json.encode(answered))
+        folder = job.root / FOLDER
+        trained_on = {each.prompt for each in learned_rows(before)}
+        room.gate(folder, plan, pairs, model=sha256_of(model), key=signing_key(), trained_on=trained_on)
+        (out / VERDICT).write_bytes((folder / FILE).read_bytes())
+
+    key = signing_key()
+    return Stage(GATE, msgspec.json.encode((plan, job.recipe.file.split.slice, key.id)), work)
+
+
+def seal(job: Job, plan: GatePlan) -> room.Sealed:
+    """State the plan before anything is made. Raises DistillError where pairs were judged by another one."""
+    return room.seal(job.root / FOLDER, plan, signing_key())
+
+
+def model_file(before: Folders) -> Path:
+    """The file that will serve. Raises DistillError where the recipe makes none."""
+    if QUANTIZE not in before:
+        raise DistillError("the gate judges a file that can be served: give [export] quantize a format")
+    (file,) = before[QUANTIZE].glob("*.gguf")
+    return file
+
+
+def prompts(held: Sequence[Row]) -> list[str]:
+    """What is asked, each once."""
+    return list(dict.fromkeys(each.prompt for each in held))
+
+
+def watch(job: Job, held: Sequence[Row]) -> Callable[[int], None]:
+    """Tell how many are answered."""
+    num = len(prompts(held))
+    return lambda done: job.allowed.progress(done, num, "the student answers")
+
+
+def pairs_of(held: Sequence[Row], told: Served, slot: str) -> list[Pair]:
+    """Both answers to each prompt. A prompt that people answered several times has all their texts as references."""
+    said = dict(zip(prompts(held), told.texts, strict=True))
+    texts: dict[str, list[str]] = {}
+    for each in held:
+        texts.setdefault(each.prompt, []).append(each.completion)
+    first: Mapping[str, Row] = {each.prompt: each for each in reversed(held)}
+    return [
+        Pair(each.id, prompt, said[prompt], each.completion, str(each.slots.get(slot, "")), tuple(texts[prompt]))
+        for prompt, each in sorted(first.items())
+    ]
