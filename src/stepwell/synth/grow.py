@@ -30,11 +30,10 @@ async def grown(paid: Paid, real: Sequence[Row], plan: Grown, *, licence: str, s
     novelty = Novelty(plan.novelty, dict.fromkeys(row.prompt for row in real))
     rows: list[Row] = []
     seen: list[Said] = []
-    for start in range(0, num_rounds(plan) * MAX_ROUNDS, paid.section.concurrency):
-        left = plan.rows - num_new(rows)
-        if left <= 0:
-            break
-        rounds = range(start, start + min(paid.section.concurrency, ceil(left / plan.batch)))
+    most, asked = num_rounds(plan) * MAX_ROUNDS, 0
+    while asked < most and (left := plan.rows - num_new(rows)) > 0:
+        rounds = range(asked, min(most, asked + paid.section.concurrency, asked + ceil(left / plan.batch)))
+        asked = rounds.stop
         shown = [shots(real, plan, seed, number) for number in rounds]
         bodies = [body_for(paid, plan, parents, seed + number) for parents, number in zip(shown, rounds, strict=True)]
         answers = await answered(paid, bodies)
