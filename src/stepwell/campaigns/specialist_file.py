@@ -9,6 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from stepwell.distill.plan import DIVERGENCES, SPARSE, Plan, StudentSection, parsed
+from stepwell.distill.rounds import InteractSection
 from stepwell.distill.teach import TeacherSection
 from stepwell.errors import ConfigError
 from stepwell.quality.compare import GatePlan
@@ -56,6 +57,7 @@ class File(Section, frozen=True):
     train: Plan = Plan()
     gate: GatePlan | None = None
     export: ExportSection = ExportSection()
+    interact: InteractSection | None = None
 
 
 class Recipe(Struct, frozen=True):
@@ -113,7 +115,7 @@ def load(path: Path) -> Recipe:
 
 def check(file: File, folder: Path) -> None:
     """What sections cannot say alone. Raises ConfigError with its field."""
-    if file.synth is None and not file.train.data:
+    if file.synth is None and not file.train.data and file.interact is None:
         raise ConfigError("nothing to learn from: add [synth], or name rows in [train] data", field="train.data")
     if file.synth is not None:
         synth_recipe.checked(file.synth, folder)

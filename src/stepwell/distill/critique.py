@@ -7,21 +7,18 @@ complaints are the critique. Whatever comes back is verified; what fails is trie
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Struct
 
+from stepwell.distill import teach
 from stepwell.engines.answers import Answers, Budget, BudgetReached, Kept, key_of
-from stepwell.engines.asking import Teacher, asked
-from stepwell.engines.talk import said
-from stepwell.errors import EngineError
 from stepwell.quality.verify import Verify
 
-AT_ONCE = 8
-"""Questions on their way to a teacher at the same time."""
+WARMTH = 0.7
+"""The temperature of a further try."""
 AT_A_TIME = 128
 """Prompts that a local writer answers before its answers are kept."""
 INSTRUCTIONS = (
@@ -89,7 +86,9 @@ def mended(wrongs: Sequence[Wrong], tell: Tell, verify: Verify, tries: int) -> M
             if reply is None:
                 unasked.add(wrong)
                 continue
-            complaints = verify(wrong.prompt, reply.repaired) if reply.repaired else ["the teacher gave no answer"]
+            complaints = (
+                verify(wrong.prompt, reply.repaired) if reply.repaired else [f"no answer: {reply.critique:.200}"]
+            )
             if complaints:
                 failed[wrong] = Apart(wrong, "; ".join(complaints), reply.repaired)
                 again[wrong] = Wrong(wrong.prompt, reply.repaired or wrong.answer, tuple(complaints))
@@ -102,61 +101,51 @@ def mended(wrongs: Sequence[Wrong], tell: Tell, verify: Verify, tries: int) -> M
     return Mended(repaired, list(failed.values()), len(unasked - failed.keys()))
 
 
-def talking(opened: Callable[[], Teacher], answers: Answers, budget: Budget) -> Tell:
-    """A teacher that criticises and rewrites; nothing is paid for twice, and the budget is never passed."""
+def asking(job: teach.Job, *, talks: bool) -> Tell:
+    """A teacher behind an engine, asked as `teach.py` asks: within the budget, kept, never paid for twice.
 
-    async def ask(wrongs: Sequence[Wrong], attempt: int) -> list[Told | None]:
-        teacher = opened()  # its connections live as long as the loop that they were made in
-        try:
-            return await criticised(teacher, [question(teacher, wrong, attempt) for wrong in wrongs], answers, budget)
-        finally:
-            await teacher.engine.close()
+    One that `talks` criticises and rewrites; another is asked the prompt itself, as its users ask.
+    """
 
-    return lambda wrongs, attempt: asyncio.run(ask(wrongs, attempt))
+    def tell(wrongs: Sequence[Wrong], attempt: int) -> list[Told | None]:
+        rows = [{"prompt": shown(wrong) if talks else wrong.prompt} for wrong in wrongs]
+        found: list[Told | None] = [None] * len(wrongs)
+        for outcome in teach.given(prepared(job, attempt, talks=talks), rows).outcomes if rows else ():
+            text = "" if outcome.reason else str(outcome.row["completion"]).strip()
+            said = "" if talks else "; ".join(wrongs[outcome.at].complaints)
+            told = parsed(text) if talks and text else Told(text, outcome.reason or said)
+            found[outcome.at] = msgspec.structs.replace(told, usd=outcome.usd)
+        return found
 
-
-async def criticised(teacher: Teacher, bodies: Sequence[bytes], answers: Answers, budget: Budget) -> list[Told | None]:
-    """Ask some questions at a time. Raises EngineError where not one was answered."""
-    free = asyncio.Semaphore(AT_ONCE)
-    errors: list[EngineError] = []
-
-    async def one(body: bytes) -> Told | None:
-        async with free:
-            try:
-                kept = await asked(teacher, body, answers, budget)
-            except BudgetReached:
-                return None
-            except EngineError as error:
-                errors.append(error)
-                return None
-        return parsed(said(bytes(kept.body), teacher.engine.name), kept.usd)
-
-    told = await asyncio.gather(*map(one, bodies))
-    if errors and not any(told):
-        raise errors[0]
-    return told
+    return tell
 
 
-def question(teacher: Teacher, wrong: Wrong, attempt: int) -> bytes:
-    """The body of a chat request about one wrong answer."""
+def prepared(job: teach.Job, attempt: int, *, talks: bool) -> teach.Job:
+    """The same teacher, told what to do; a further try is drawn with another seed."""
+    section = msgspec.structs.replace(
+        job.section,
+        give="texts",
+        num=1,
+        verifier="",
+        seed=job.section.seed + attempt,
+        temperature=job.section.temperature or (0.0 if not attempt else WARMTH),
+        system=INSTRUCTIONS if talks else job.section.system,
+        ask="{prompt}" if talks else job.section.ask,
+    )
+    return msgspec.structs.replace(job, section=section)
+
+
+def shown(wrong: Wrong) -> str:
+    """What a teacher that talks is shown."""
     complaints = "\n".join(f"- {complaint}" for complaint in wrong.complaints)
     marked = {"asked": wrong.prompt, "answered": wrong.answer, "complaints": complaints}
-    shown = "\n".join(f"<{name}>\n{text}\n</{name}>" for name, text in marked.items())
-    return msgspec.json.encode(
-        {
-            "model": teacher.model,
-            "messages": [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": shown}],
-            "temperature": 0,
-            "max_tokens": teacher.max_output_tokens,
-            "seed": attempt,
-        }
-    )
+    return "\n".join(f"<{name}>\n{text}\n</{name}>" for name, text in marked.items())
 
 
-def parsed(text: str, usd: float) -> Told:
+def parsed(text: str) -> Told:
     """The critique and the repaired answer; nothing repaired where the form is not kept."""
     found = FORM.search(text)
-    return Told(found[2].strip(), found[1], usd) if found else Told("", text, usd)
+    return Told(found[2].strip(), found[1]) if found else Told("", text)
 
 
 Write = Callable[[Sequence[str], int], list[str]]

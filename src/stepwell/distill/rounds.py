@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -22,7 +22,7 @@ PRACTICE, REPAIRED, APART, LESSONS, RESULT = (
 AnyStruct = TypeVar("AnyStruct", bound=Struct)
 
 
-class InteractSection(Section):
+class InteractSection(Section, frozen=True):
     """`[interact]`: which skill is new, which are old, and how far to go."""
 
     prompts: str
@@ -33,6 +33,9 @@ class InteractSection(Section):
     held_old: str
     """Rows whose prompts measure the new and the old skill; never learned from."""
     verifier: str = "slots"
+    critique: Literal["auto", "teacher", "verifier"] = "auto"
+    """Who says what is wrong. teacher: one that can talk rewrites the answer; verifier: its complaints are all, and the
+    teacher answers the prompt itself. auto: a server can talk, a model of one's own cannot."""
     rounds: Count = 6
     practice: Count = 400
     """Prompts that the student answers in a round."""
