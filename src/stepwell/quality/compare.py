@@ -143,7 +143,7 @@ def judge(
         decision,
         reason,
         findings,
-        msgspec.to_builtins(plan),
+        msgspec.json.decode(msgspec.json.encode(plan)),
         plan_sha256(plan),
         pairs_sha256(pairs),
         model,
