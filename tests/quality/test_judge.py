@@ -16,7 +16,7 @@ from stepwell.engines.scripted import Scripted
 from stepwell.engines.talk import said, talk
 from stepwell.errors import ConfigError, EngineBadReply, EngineUnavailable
 from stepwell.quality.judge import Verdict, agreement, both, exact
-from stepwell.quality.judge_model import Said, model
+from stepwell.quality.judge_model import Said, keyed_marks, model
 from stepwell.quality.judges import named
 
 QUESTION = "How long does a transfer take?"
@@ -280,3 +280,9 @@ async def test_names_are_joined() -> None:
     judge = named("exact + model", ask=Model(lambda _one, _other: True))
     assert (await judge(QUESTION, "3 days", "3 days.")).right is True
     assert (await judge(QUESTION, "3 days", "4 days")).right is None
+
+
+def test_marks_by_a_key_are_the_same_for_the_same_text_and_no_others() -> None:
+    marks = keyed_marks(b"secret")
+    assert marks("a") == keyed_marks(b"secret")("a")
+    assert len({*marks("a"), *marks("b"), *keyed_marks(b"other")("a")}) == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable, Callable
 from secrets import token_hex
 
@@ -24,6 +25,10 @@ class Said(Struct, frozen=True, gc=False):
 
 Ask = Callable[[str, str], Awaitable[Said]]
 """Instructions and text, to a model; raises EngineError."""
+
+
+Marks = Callable[[str], tuple[str, str, str]]
+"""A mark and two codes for a text, which nobody can guess who wrote it."""
 
 
 class Reply(Struct, forbid_unknown_fields=True):
@@ -54,20 +59,35 @@ The other answer:
 {mark}"""
 
 
-def model(ask: Ask) -> Judge:
+def new_marks(_text: str) -> tuple[str, str, str]:
+    """Others in every question."""
+    return token_hex(8), token_hex(8), token_hex(8)
+
+
+def keyed_marks(key: bytes) -> Marks:
+    """The same for the same text, so that a question is the same when it is asked again; `key` is a secret."""
+
+    def marks(text: str) -> tuple[str, str, str]:
+        digest = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+        return digest[:16], digest[16:32], digest[32:48]
+
+    return marks
+
+
+def model(ask: Ask, marks: Marks = new_marks) -> Judge:
     """By a large model, asked twice with the answers in turned order; both replies must say the same.
 
-    The marks around the data and the codes of the verdict are new and unguessable in every question, so that no text in
-    an answer can end its quotation or name its verdict. A reply that is not exactly a code is no verdict.
+    The marks around the data and the codes of the verdict are unguessable and other ones in every question, so that no
+    text in an answer can end its quotation or name its verdict. A reply that is not exactly a code is no verdict.
     """
 
     async def judge(question: str, proposed: str, fresh: str) -> Verdict:
         if len(question) + len(proposed) + len(fresh) > MAX_JUDGED:
             return Verdict(None, "too long for the model that judges")
-        first = await asked(ask, question, proposed, fresh)
+        first = await asked(ask, marks, (question, proposed, fresh))
         if first.right is None:
             return first
-        second = await asked(ask, question, fresh, proposed)
+        second = await asked(ask, marks, (question, fresh, proposed))
         usd = first.usd + second.usd
         if first.right != second.right:
             why = second.why if second.right is None else "the model judges by the order of the answers"
@@ -77,9 +97,10 @@ def model(ask: Ask) -> Judge:
     return judge
 
 
-async def asked(ask: Ask, question: str, one: str, other: str) -> Verdict:
+async def asked(ask: Ask, marks: Marks, texts: tuple[str, str, str]) -> Verdict:
     """One question to the model that judges."""
-    mark, same, different = (token_hex(8) for _ in range(3))
+    question, one, other = texts
+    mark, same, different = marks("\0".join(texts))
     instructions = INSTRUCTIONS.format(mark=mark, same=same, different=different)
     try:
         said = await ask(instructions, DATA.format(mark=mark, question=question, one=one, other=other))

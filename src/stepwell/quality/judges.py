@@ -11,18 +11,18 @@ from typing import Any, cast
 
 from stepwell.errors import ConfigError
 from stepwell.quality.judge import Embed, Judge, Verdict, agreement, both, exact
-from stepwell.quality.judge_model import Ask, model
+from stepwell.quality.judge_model import Ask, Marks, model, new_marks
 
 
-def named(names: str, *, embed: Embed | None = None, ask: Ask | None = None) -> Judge:
+def named(names: str, *, embed: Embed | None = None, ask: Ask | None = None, marks: Marks = new_marks) -> Judge:
     """The judge that a configuration names: exact, agreement, model, module:function; joined by `+`, all must agree.
 
     Raises ConfigError where a name is unknown, or needs an embedder or a model that is not there.
     """
-    return reduce(both, [_one(name.strip(), embed, ask) for name in names.split("+")])
+    return reduce(both, [_one(name.strip(), embed, ask, marks) for name in names.split("+")])
 
 
-def _one(name: str, embed: Embed | None, ask: Ask | None) -> Judge:
+def _one(name: str, embed: Embed | None, ask: Ask | None, marks: Marks) -> Judge:
     if name == "exact":
         return exact
     if name == "agreement":
@@ -32,7 +32,7 @@ def _one(name: str, embed: Embed | None, ask: Ask | None) -> Judge:
     if name == "model":
         if ask is None:
             raise ConfigError("model needs an engine: name it in judge_engine", field="promise.judge")
-        return model(ask)
+        return model(ask, marks)
     return yours(name)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import file_digest
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -31,6 +31,8 @@ FIRST = 16
 """Prompts asked first: where none of them is answered, no more are asked."""
 TRY_ELSEWHERE = (401, 402, 403, 404, 408, 429)
 """Refusals of the account or the moment, not of a prompt."""
+K = TypeVar("K")
+V = TypeVar("V")
 Watch = Callable[[int, int, float], None]
 """Told how many questions are answered, of how many, and what was spent so far, USD."""
 
@@ -109,18 +111,25 @@ def key_from(env: str) -> Callable[[], Awaitable[str]] | None:
     return given
 
 
-def question(section: Generator, model: str, text: str, seed: int, *, system: str = "") -> bytes:
+def question(paid: Paid, text: str, seed: int, *, system: str = "") -> bytes:
     """A chat completion request; the same text and seed are the same bytes."""
+    section = paid.section
     system = system or section.system
     turns = [{"role": "system", "content": system}] if system else []
     body = {
-        "model": model,
+        "model": paid.teacher.model,
         "messages": [*turns, {"role": "user", "content": text}],
         "temperature": section.temperature,
         "max_tokens": section.max_tokens,
         "seed": seed,
     }
     return msgspec.json.encode(body)
+
+
+def check(paid: Paid, text: str, instructions: str) -> bytes:
+    """A question about a text, asked at temperature 0."""
+    body = msgspec.json.decode(question(paid, text, 0, system=instructions))
+    return msgspec.json.encode({**body, "temperature": 0})
 
 
 def seed_of(row: Row, number: int) -> int:
@@ -159,29 +168,39 @@ def read(kept: Kept, revision: str = "") -> Said:
     return Said(text.strip(), fault, revision, usage, usd)
 
 
-async def answered(paid: Paid, bodies: Iterable[bytes], watch: Callable[[], None] = lambda: None) -> dict[bytes, Said]:
-    """Ask each question once, several at a time. After an error, what is on its way still arrives and is kept."""
-    left = iter(dict.fromkeys(bodies))
-    answers: dict[bytes, Said] = {}
+async def side_by_side(num: int, jobs: Iterable[K], work: Callable[[K], Awaitable[V]]) -> dict[K, V]:
+    """Do each job once, so many at a time. After an error, what is on its way still arrives, and nothing new begins."""
+    left = iter(dict.fromkeys(jobs))
+    done: dict[K, V] = {}
     failed = False
 
-    async def ask() -> None:
+    async def go_on() -> None:
         nonlocal failed
-        for body in left:
+        for job in left:
             if failed:
                 return
             try:
-                answers[body] = await said(paid, body)
+                done[job] = await work(job)
             except BaseException:
                 failed = True
                 raise
-            watch()
 
-    ended = await asyncio.gather(*(ask() for _ in range(paid.section.concurrency)), return_exceptions=True)
+    ended = await asyncio.gather(*(go_on() for _ in range(num)), return_exceptions=True)
     for error in ended:
         if error is not None:
             raise error
-    return answers
+    return done
+
+
+async def answered(paid: Paid, bodies: Iterable[bytes], watch: Callable[[], None] = lambda: None) -> dict[bytes, Said]:
+    """Ask each question once. Raises BudgetReached, EngineError."""
+
+    async def ask(body: bytes) -> Said:
+        answer = await said(paid, body)
+        watch()
+        return answer
+
+    return await side_by_side(paid.section.concurrency, bodies, ask)
 
 
 async def completed(paid: Paid, rows: Sequence[Row]) -> list[Row]:
@@ -212,7 +231,7 @@ def reasons(answers: Iterable[Said]) -> str:
 def body_for(paid: Paid, row: Row, number: int) -> bytes:
     """The question that a row's completion is the answer to."""
     text = paid.section.ask.replace("{prompt}", row.prompt)
-    return question(paid.section, paid.teacher.model, text, seed_of(row, number))
+    return question(paid, text, seed_of(row, number))
 
 
 def with_completion(row: Row, answer: Said, paid: Paid, seed: int) -> Row:

@@ -81,7 +81,7 @@ def body_for(paid: Paid, plan: Grown, parents: Sequence[Row], seed: int) -> byte
         f"Examples of requests:\n{examples}\n\nWrite {plan.batch} new requests of the same kind and form, unlike these "
         "and unlike each other. One a line, numbered, and nothing else."
     )
-    return question(paid.section, paid.teacher.model, text, seed % 2**31, system=plan.instructions)
+    return question(paid, text, seed % 2**31, system=plan.instructions)
 
 
 def children(paid: Paid, parents: Sequence[Row], answer: Said, novelty: Novelty, known: Mapping[str, Any]) -> list[Row]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_bytes
 
-import msgspec
-
-from stepwell.engines.answers import Kept, key_of
-from stepwell.errors import DistillError
-from stepwell.quality.judge import Embed, Judge, Verdict
-from stepwell.quality.judge_model import Ask
+from stepwell.errors import DistillError, StepwellError
+from stepwell.quality.judge import Embed, Verdict
+from stepwell.quality.judge_model import Ask, keyed_marks, new_marks
 from stepwell.quality.judge_model import Said as JudgeSaid
 from stepwell.quality.judges import named
 from stepwell.synth.filters import Deaths
-from stepwell.synth.generator import Paid, answered, body_for, question, said
+from stepwell.synth.generator import Paid, answered, body_for, check, said, side_by_side
 from stepwell.synth.row import Row
 from stepwell.synth.slots import facts_key
 
+KEY, KEY_BYTES = "marks.key", 32
 FRESH_SEED = 1_000_000
 """Far from the seeds of a row's own completions."""
 
@@ -27,19 +29,35 @@ async def judged(rows: Sequence[Row], name: str, paid: Paid | None, embed: Embed
 
     Raises ConfigError, BudgetReached, EngineError; DistillError where the judge has a verdict on none.
     """
-    judge = named(name, embed=embed, ask=asking(paid) if paid else None)
+    failed: list[StepwellError] = []
+    marks = keyed_marks(secret(paid.answers.folder / KEY)) if paid else new_marks
+    judge = named(name, embed=embed, ask=asking(paid, failed) if paid else None, marks=marks)
     done = [at for at, row in enumerate(rows) if row.completion and not row.is_real]
     others = await beside(rows, done, paid if "model" in name.split("+") else None)
-    found: dict[int, str] = {}
-    num_told = 0
-    for at in done:
-        verdict = await once(judge, name, paid, (rows[at].prompt, rows[at].completion, others[at]))
-        num_told += verdict.right is not None
-        if not verdict.right:
-            found[at] = verdict.why
-    if done and not num_told:
-        raise DistillError(f"synth.filters.judge: {name} has no verdict on any row: {found[done[0]]}")
-    return found
+
+    async def verdict(at: int) -> Verdict:
+        told = await judge(rows[at].prompt, rows[at].completion, others[at])
+        if failed:  # a judge takes it for no verdict, and the row would die of it
+            raise failed[0]
+        return told
+
+    verdicts = await side_by_side(paid.section.concurrency if paid else 1, done, verdict)
+    if done and all(told.right is None for told in verdicts.values()):
+        raise DistillError(f"synth.filters.judge: {name} has no verdict on any row: {verdicts[done[0]].why}")
+    return {at: told.why for at, told in verdicts.items() if not told.right}
+
+
+def secret(file: Path) -> bytes:
+    """A key of our own, made once: by it a judge's marks are the same when a run goes on."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError), open(file, "xb", opener=private) as out:
+        out.write(token_bytes(KEY_BYTES))
+    return file.read_bytes()
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read."""
+    return os.open(path, flags, 0o600)
 
 
 async def beside(rows: Sequence[Row], done: Sequence[int], paid: Paid | None) -> dict[int, str]:
@@ -57,24 +75,15 @@ async def beside(rows: Sequence[Row], done: Sequence[int], paid: Paid | None) ->
     return {at: each[0] if each else "" for at, each in others.items()}
 
 
-def asking(paid: Paid) -> Ask:
-    """The generator as the model that judges."""
+def asking(paid: Paid, failed: list[StepwellError]) -> Ask:
+    """The generator as the model that judges; what it fails of is noted."""
 
     async def ask(instructions: str, text: str) -> JudgeSaid:
-        answer = await said(paid, question(paid.section, paid.teacher.model, text, 0, system=instructions))
+        try:
+            answer = await said(paid, check(paid, text, instructions))
+        except StepwellError as error:
+            failed.append(error)
+            raise
         return JudgeSaid(answer.text, answer.usd)
 
     return ask
-
-
-async def once(judge: Judge, name: str, paid: Paid | None, texts: tuple[str, str, str]) -> Verdict:
-    """A verdict, from where it is kept if it was paid for before."""
-    if paid is None:
-        return await judge(*texts)
-    key = key_of(msgspec.json.encode(("verdict", name, paid.teacher.model, *texts)))
-    kept = paid.answers.get(key)
-    if kept is None:
-        verdict = await judge(*texts)
-        paid.answers.keep(key, Kept(msgspec.Raw(msgspec.json.encode(verdict)), 0.0))
-        return verdict
-    return msgspec.json.decode(kept.body, type=Verdict)

@@ -10,7 +10,7 @@ from stepwell.errors import ConfigError
 from stepwell.quality.judges import found
 from stepwell.synth import slots
 from stepwell.synth.filters import Deaths
-from stepwell.synth.generator import Paid, Said, answered, question
+from stepwell.synth.generator import Paid, Said, answered, check
 from stepwell.synth.ngrams import plain, split
 from stepwell.synth.row import Row
 
@@ -90,16 +90,11 @@ def by_yours(name: str) -> Callable[[Sequence[Row]], Deaths]:
 async def by_model(rows: Sequence[Row], paid: Paid) -> Deaths:
     """Read by the generator, which is asked once a row. Raises BudgetReached, EngineError."""
     system = INSTRUCTIONS.format(names=", ".join(dict.fromkeys(name for row in rows for name in row.slots)))
-    bodies = {at: body_for(paid, row, system) for at, row in enumerate(rows) if row.completion and row.slots}
+    bodies = {at: check(paid, row.completion, system) for at, row in enumerate(rows) if row.completion and row.slots}
     answers = await answered(paid, bodies.values())
     told = {at: read(answers[body]) for at, body in bodies.items()}
     unread = {at: "the generator read nothing out of it" for at, each in told.items() if each is None}
     return {**unread, **differing(rows, {at: each for at, each in told.items() if each is not None})}
-
-
-def body_for(paid: Paid, row: Row, system: str) -> bytes:
-    """The question that reads a row's completion."""
-    return question(paid.section, paid.teacher.model, row.completion, 0, system=system)
 
 
 def read(answer: Said) -> Mapping[str, Any] | None:
