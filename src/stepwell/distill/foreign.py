@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from stepwell.distill.lora import plain_state
 from stepwell.errors import DistillError
 
 
@@ -102,7 +103,7 @@ class Foreign(nn.Module):
 
     def write(self, folder: Path, dtype: torch.dtype) -> None:
         """config.json and safetensors as transformers writes them."""
-        weights = {name: weight.detach().to("cpu", dtype) for name, weight in self.model.state_dict().items()}
+        weights = {name: weight.detach().to("cpu", dtype) for name, weight in plain_state(self.model).items()}
         self.model.save_pretrained(folder, state_dict=weights)
         file = folder / "config.json"
         config = json.loads(file.read_text(encoding="utf-8"))

@@ -20,9 +20,16 @@ def join() -> tuple[int, int]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if world > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(local_rank())
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def local_rank() -> int:
+    """Which of this machine's accelerators is this process's."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def mine(items: Sequence[T], rank: int, world: int) -> list[T]:

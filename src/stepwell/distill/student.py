@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from stepwell.distill import llama
+from stepwell.distill import llama, lora
 from stepwell.distill.chat import Words, read_json, words_of
 from stepwell.distill.plan import StudentSection as StudentSection  # noqa: PLC0414 - the section of this file
 from stepwell.errors import DistillError
@@ -29,6 +29,9 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+
+ADAPTER = "adapter"
+"""Folder of the adapters alone, beside the weights that have them merged."""
 
 
 @dataclass
@@ -142,6 +145,8 @@ def create(section: StudentSection, tokenizer_folder: Path, seed: int = 0) -> Mo
             tied=section.tied,
         )
         model = Model(llama.Llama(shape), words, tokenizer_folder)
+    if section.lora:
+        lora.adapt(model.module, section.lora, section.lora_scale)
     return model
 
 
@@ -157,6 +162,7 @@ def save(model: Model, folder: Path, provenance: Mapping[str, Any], *, dtype: to
         write_llama(model, new, dtype)
     else:
         model.module.write(new, dtype)
+        lora.write_adapter(model.module.model, new / ADAPTER, "", str(model.folder))
     write_json(new / "provenance.json", {**provenance, "tokenizer_sha256": model.tokenizer_hash})
     if folder.exists():
         shutil.rmtree(folder)
@@ -175,9 +181,10 @@ def write_llama(model: Model, folder: Path, dtype: torch.dtype) -> None:
     write_json(folder / "config.json", {**config, "torch_dtype": str(dtype).removeprefix("torch.")})
     weights = {
         name if name.startswith("lm_head") else f"model.{name}": weight.detach().to("cpu", dtype).contiguous()
-        for name, weight in model.module.state_dict().items()
+        for name, weight in lora.plain_state(model.module).items()
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    lora.write_adapter(model.module, folder / ADAPTER, "model.", str(model.folder))
 
 
 def fingerprint(folder: Path) -> str:

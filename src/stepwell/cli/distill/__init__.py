@@ -6,12 +6,12 @@ import argparse
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from stepwell.cli.distill import gate, promote, rollback, standing, teach
+from stepwell.cli.distill import gate, interact, promote, rollback, run, standing, teach, train
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-COMMANDS: tuple[ModuleType, ...] = (teach, gate, promote, standing, rollback)
+COMMANDS: tuple[ModuleType, ...] = (run, teach, train, interact, gate, promote, standing, rollback)
 
 
 def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:

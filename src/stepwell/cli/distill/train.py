@@ -1,0 +1,133 @@
+"""`stepwell distill train`: a student learns from rows, as a recipe's [student], [teacher] and [train] say."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from stepwell.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argparse import _SubParsersAction
+
+    from stepwell.campaigns.specialist_file import Recipe
+    from stepwell.distill.sparse import SparseRows
+    from stepwell.distill.student import Model
+    from stepwell.distill.train import Dev, Plan, Trained
+
+NEEDED = ("torch", "safetensors", "tokenizers", "jinja2", "numpy", "tqdm")
+
+
+def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the subcommand."""
+    parser = commands.add_parser("train", help="train a student; killed, it goes on where it was", description=__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, help="folder of the run; default: a folder named as the recipe, beside it")
+    parser.add_argument("--data", type=Path, help="rows to learn from, in place of [train] data")
+    parser.add_argument("--logits", type=Path, help="the teacher's stored probabilities: a file or folder of them")
+    parser.add_argument("--device", default="", help="cpu or cuda; default: cuda where there is one")
+    parser.add_argument("--threads", type=int, default=0, help="default: one a core")
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Train, or go on. Raises ConfigError, DistillError, StoreError."""
+    for name in NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"training needs {name}: pip install 'stepwell[train]'")
+    from stepwell.campaigns.specialist_file import load  # noqa: PLC0415 - only where it is run
+
+    recipe = load(given.recipe)
+    trained = learned(recipe, given)
+    if given.json:
+        print(msgspec.json.encode(trained).decode())
+    else:
+        scores = "".join(f", {name} {value:.4g}" for name, value in trained.scores.items())
+        print(f"{trained.steps:,} steps, {trained.tokens:,} tokens, {trained.cpu_s:,.0f} CPU seconds{scores}")
+        print(f"stopped: {trained.stopped}; curve: {trained.log.with_name('loss.svg')}")
+        print(trained.folder)
+    return 0
+
+
+def learned(recipe: Recipe, given: argparse.Namespace) -> Trained:
+    """One run of the loop, with a line that says how it goes."""
+    import torch  # noqa: PLC0415 - seconds, and only here
+
+    from stepwell.distill import parallel, student, train  # noqa: PLC0415
+    from stepwell.distill.bar import bar  # noqa: PLC0415
+    from stepwell.distill.data import examples  # noqa: PLC0415
+
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    plan, (rank, _) = recipe.file.train, parallel.join()
+    device = given.device or (f"cuda:{parallel.local_rank()}" if torch.cuda.is_available() else "cpu")
+    rows = given.data or (recipe.path(plan.data) if plan.data else None)
+    if rows is None:
+        raise ConfigError("there is nothing to learn from: name rows here, or with --data", field="train.data")
+    section = recipe.file.student
+    begin = str(recipe.path(section.folder)) if section.folder else ""
+    model = student.create(msgspec.structs.replace(section, folder=begin), words_of(recipe), plan.seed)
+    model.module.to(device)
+    with bar(plan.steps, quiet=bool(rank) or given.json) as watch:
+        return train.train(
+            plan,
+            model,
+            examples(rows),
+            given.out or given.recipe.with_suffix(""),
+            teacher=teacher_of(recipe, device),
+            sparse=sparse_of(plan, given.logits, model),
+            dev=dev_of(recipe, plan),
+            watch=watch,
+        )
+
+
+def words_of(recipe: Recipe) -> Path:
+    """The folder whose tokenizer a new student takes. Raises ConfigError."""
+    section, teacher = recipe.file.student, recipe.file.teacher
+    if section.tokenizer or section.folder:
+        return recipe.path(section.tokenizer or section.folder)
+    if teacher is not None and teacher.is_folder:
+        return recipe.path(teacher.path)
+    raise ConfigError("a new student needs a tokenizer: name a folder that has one", field="student.tokenizer")
+
+
+def teacher_of(recipe: Recipe, device: str) -> Model | None:
+    """The teacher, where the loss needs its weights. Raises ConfigError, DistillError."""
+    from stepwell.distill.plan import DIVERGENCES, parsed  # noqa: PLC0415
+    from stepwell.distill.student import load  # noqa: PLC0415
+
+    name, section = parsed(recipe.file.train.loss)[0], recipe.file.teacher
+    if name not in {*DIVERGENCES, "seq"}:
+        return None
+    if section is None or not section.is_folder:
+        what = f"the loss {recipe.file.train.loss!r} needs a teacher whose weights are here: name its folder"
+        raise ConfigError(what, field="teacher.path")
+    return load(recipe.path(section.path), device=device)
+
+
+def sparse_of(plan: Plan, logits: Path | None, model: Model) -> SparseRows | None:
+    """The teacher's stored probabilities, where the loss is on them. Raises ConfigError, DistillError."""
+    from stepwell.distill.plan import SPARSE, parsed  # noqa: PLC0415
+    from stepwell.distill.sparse import SparseRows  # noqa: PLC0415
+
+    if parsed(plan.loss)[0] not in SPARSE:
+        return None
+    if logits is None:
+        raise ConfigError(f"the loss {plan.loss!r} needs --logits", field="train.loss")
+    return SparseRows.open(logits, model.tokenizer_hash)
+
+
+def dev_of(recipe: Recipe, plan: Plan) -> Dev | None:
+    """The loss on dev rows, where there are any."""
+    from stepwell.distill.data import examples  # noqa: PLC0415
+    from stepwell.distill.measure import mean_loss  # noqa: PLC0415
+
+    if not plan.dev:
+        return None
+    rows = examples(recipe.path(plan.dev))
+    return lambda model: {"loss": mean_loss(model, rows)}
