@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from stepwell.config_kept import Capture, FineTuning, Stored
 from stepwell.errors import ConfigError
 from stepwell.toml import Section, line_of, nearest, typed
 
@@ -21,7 +22,6 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Length = Annotated[float, Meta(ge=0)]
 """Seconds, or a factor; 0 turns it off."""
 Usd = Annotated[float, Meta(gt=0)]
-Days = Annotated[float, Meta(gt=0)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -182,18 +182,6 @@ class Ledger(Section, frozen=True):
     """Entries kept in memory while the disk refuses them."""
 
 
-class Stored(Section, frozen=True):
-    """`[stored]`: answers that callers want stored (`store: true`)."""
-
-    path: str = "stepwell-data/stored.db"
-    """Empty: nothing is stored, whoever asks for it."""
-    keep_days: Days = 30.0
-    file_bytes: Count = 1024 * 1024 * 1024
-    """Where more would be stored, the oldest are let go."""
-    flush_ms: Count = 200
-    """A kill loses at most the answers of this time."""
-
-
 class Semantic(Section, frozen=True):
     """`[semantic]`: answers to the same question in other words. Without it only equal questions are answered."""
 
@@ -278,6 +266,8 @@ class Config(Section, frozen=True):
     cache: Cache = Cache()
     ledger: Ledger = Ledger()
     stored: Stored = Stored()
+    capture: Capture | None = None
+    fine_tuning: FineTuning | None = None
     semantic: Semantic | None = None
     specialists: dict[str, Specialist] = {}
     promise: Promise = Promise()
@@ -311,6 +301,7 @@ def complaints(config: Config, *, secrets: bool) -> Iterator[tuple[list[str], st
                 close = nearest(engine, config.engines)
                 yield ["routes", name, "engines"], f"no engine is called {engine!r}{close}; add [engines.{engine}]"
     yield from promise_complaints(config)
+    yield from capture_complaints(config)
     for name, specialist in config.specialists.items():
         yield from specialist_complaints(name, specialist, config)
     for keys, variable in named_secrets(config) if secrets else ():
@@ -356,6 +347,18 @@ def specialist_complaints(name: str, specialist: Specialist, config: Config) -> 
         yield [*at, "judge"], what
     if config.promise.audit == 0:
         yield ["promise", "audit"], "nothing would keep a specialist honest; say audit = 0.02, or so"
+
+
+def capture_complaints(config: Config) -> Iterator[tuple[list[str], str]]:
+    """Names in `[capture]` and `[fine_tuning]` that must exist."""
+    tenants = {key.tenant for key in config.keys} or {"local"}
+    for at, section in (("capture", config.capture), ("fine_tuning", config.fine_tuning)):
+        for tenant in section.tenants if section else ():
+            if tenant not in tenants:
+                yield [at, "tenants"], f"no key belongs to a tenant {tenant!r}{nearest(tenant, tenants)}"
+    for route in config.capture.routes if config.capture else ():
+        if route not in config.routes:
+            yield ["capture", "routes"], f"no route is called {route!r}{nearest(route, config.routes)}"
 
 
 def named_secrets(config: Config) -> Iterator[tuple[list[str], str]]:

@@ -130,7 +130,7 @@ def build(config: Config, *, worker: str = "") -> Well:
     below = below_cache(config, exact, rules, worth=partial(worth, paid), settlers=settlers, meaning=meaning)
     cache = cache_step(below, rules, lower, rules_on, meaning)
     upper = (*templates(config, partial(worth, paid)), cache)
-    kept = whats_kept(config)
+    kept = whats_kept(config, callers)
     door = Door(
         callers=callers,
         stairs={name: (*upper, *steps) for name, steps in lower.items()},

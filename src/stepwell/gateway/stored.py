@@ -9,7 +9,7 @@ from functools import partial
 from time import time
 from typing import Any
 
-from stepwell.config import Stored as Section
+from stepwell.config_kept import Stored as Section
 from stepwell.errors import BadRequest, StoreError
 from stepwell.gateway import listing, openai, stored_rows
 from stepwell.gateway.database import Database, Work

@@ -1,0 +1,1 @@
+"""Files and fine-tuning jobs, as OpenAI's API has them."""

@@ -1,0 +1,62 @@
+"""What a run made, kept under the name of a fine-tuned model, with the gate's word on whether it may serve."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stepwell.errors import DistillError
+from stepwell.gateway.tuning.job_rows import Job
+
+SERVES = "promote"
+"""The gate's word for a model that may serve."""
+
+
+def model_name(job: Job) -> str:
+    """A fine-tuned model's name, in OpenAI's form."""
+    return f"ft:{job.model}:{job.tenant}:{job.suffix}:{job.id.removeprefix('ftjob-')[:8]}"
+
+
+def published(job: Job, result: Mapping[str, Any] | None, models: Path) -> dict[str, Any]:
+    """Copy the model, whole or not at all; what of the job changes. Raises DistillError."""
+    made = Path(str(result["folder"])) if result and result.get("folder") else None
+    if result is None or made is None or not made.is_dir():
+        raise DistillError("the run ended well, but told of no folder with a model")
+    folder = models / job.id
+    part = models / f".{job.id}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(made, part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
+    tokens = result.get("tokens")
+    return {
+        "fine_tuned_model": model_name(job),
+        "tokens": tokens if isinstance(tokens, int) else None,
+        "gate": gate(result, folder),
+    }
+
+
+def gate(result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What the gate said, where the model lies, and what may be done with it."""
+    said = result.get("gate") or {}
+    decision = str(said.get("decision", "not judged"))
+    gguf = sorted(each.name for each in folder.glob("*.gguf"))
+    told = {
+        "decision": decision,
+        "reason": str(said.get("reason", "the recipe has no [gate]")),
+        "serves": decision == SERVES,
+        "folder": str(folder.absolute()),
+        "gguf": gguf[0] if gguf else None,
+    }
+    usd = result.get("usd")
+    return {**told, "usd": usd} if isinstance(usd, int | float) else told
+
+
+def how(gate: Mapping[str, Any]) -> str:
+    """What to do with a model, in a sentence."""
+    if gate["serves"]:
+        where = f"{gate['folder']}/{gate['gguf'] or ''}"
+        return f"The gate lets it serve: name {where} as an engine, and its folder under [specialists]"
+    return f"The gate does not let it serve ({gate['decision']}): {gate['reason']}"
