@@ -61,9 +61,9 @@ class ByHeart:
         if self.learned == self.dies_at:
             raise KeyboardInterrupt
         known = json.loads((student / "known.json").read_text())
-        new = [row for row in taught.examples if "near" in bracketed(row.prompt)]
+        new = [row for row in taught.examples(0) if "near" in bracketed(row.prompt)]
         known += ["near"] if len(new) >= self.needs else []
-        if len(taught.examples) - len(new) < self.forgets_below * len(taught.examples):
+        if len(taught.examples(0)) - len(new) < self.forgets_below * len(taught.examples(0)):
             known.remove("food")
         folder = out / "student"
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,11 +150,11 @@ def test_swapped_values_teach_without_a_call_and_pass_the_verifier(tmp_path: Pat
     assert len(told.rounds) == 2
     assert writer.asked == 10
     held = {*new_prompts(NAMES[40:50]), *old_prompts(NAMES[40:50])}
-    new = [row for row in heard[0].examples if "near" in row.prompt]
+    new = [row for row in heard[0].examples(0) if "near" in row.prompt]
     assert len(new) > 30
     assert not any(verify(row.prompt, row.completion) for row in new)
-    assert not any(row.prompt in held for row in heard[0].examples)
-    assert len(heard[0].examples) - len(new) == len(new)  # share_old = a half
+    assert not any(row.prompt in held for row in heard[0].examples(0))
+    assert len(heard[0].examples(0)) - len(new) == len(new)  # share_old = a half
 
 
 def test_a_teacher_that_is_wrong_is_kept_apart_and_nothing_is_learned_from_it(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_teacher_that_is_wrong_is_kept_apart_and_nothing_is_learned_from_it(tm
     apart = [json.loads(line) for line in (folder / "apart.jsonl").read_text().splitlines()]
     assert len(apart) == 10
     assert writer.asked == 20
-    assert {each["reason"] for each in apart} >= {"the teacher gave no answer"}
+    assert any(each["reason"].startswith("no answer") for each in apart)
     assert any("name is missing" in each["reason"] for each in apart)
 
 

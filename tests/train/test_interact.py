@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from conftest import ROOT
+from stepwell.cli.main import main
 from stepwell.distill.critique import writing
 from stepwell.distill.data import Example
 from stepwell.distill.interact import Job, interact
@@ -17,7 +22,7 @@ from stepwell.distill.plan import Plan, StudentSection
 from stepwell.distill.preference import gains, prefer, row_of
 from stepwell.distill.pupil import Student
 from stepwell.distill.rounds import InteractSection
-from stepwell.distill.student import Model, create, load
+from stepwell.distill.student import Model, create, load, save
 from stepwell.distill.train import train
 from stepwell.engines.answers import Answers, Budget
 from stepwell.quality.verify import bracketed, verifier
@@ -129,3 +134,99 @@ def log_likelihood(model: Model, prompt: str, text: str) -> float:
     hidden = model.hidden(torch.tensor([[*asked, *said[:-1]]]))
     logp = torch.log_softmax(model.logits(hidden)[0, len(asked) - 1 :], -1)
     return sum(logp[place, token].item() for place, token in enumerate(said))
+
+
+RECIPE = """
+[student]
+folder = "begin"
+[teacher]
+path = "{writer}"
+{teacher}
+[interact]
+prompts = "prompts.jsonl"
+old = "old.jsonl"
+held_new = "held_new.jsonl"
+held_old = "held_old.jsonl"
+practice = 12
+repairs = 6
+rounds = 2
+swaps = 2
+{interact}
+[interact.train]
+steps = 3
+batch_tokens = 512
+max_tokens = 16
+"""
+
+
+def recipe(folder: Path, *, teacher: str = "", interact: str = "") -> Path:
+    """A recipe with a student that knows nothing, and the house writer as its teacher."""
+    save(create(TINY, MODEL), folder / "begin", {})
+    new = [f"{prompt}, near[Burger King]" for prompt in old_prompts()]
+    rows = {"prompts": new[:-4], "old": old_prompts()[:-4], "held_new": new[-4:], "held_old": old_prompts()[-4:]}
+    for name, prompts in rows.items():
+        lines = [{"prompt": prompt, "completion": sentence(prompt)} for prompt in prompts]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file = folder / "skill.toml"
+    file.write_text(RECIPE.format(writer=MODEL, teacher=teacher, interact=interact))
+    return file
+
+
+def test_the_command_leaves_a_student_a_picture_and_what_was_paid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, root = recipe(tmp_path), tmp_path / "run"
+    assert main(["distill", "interact", str(file), "--root", str(root), "--max-calls", "9", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["rounds"][-1]["calls"] == 9
+    assert 1 <= told["rounds"][1]["num_repaired"] <= 6
+    assert (root / "skills.svg").read_text().startswith("<svg")
+    assert load(root / "student").tokenizer_hash == load(MODEL).tokenizer_hash
+    assert json.loads((root / "interact.json").read_text()) == told
+    account = (root / "answers" / "account.jsonl").read_text()
+    assert main(["distill", "interact", str(file), "--root", str(root), "--max-calls", "9"]) == 1
+    assert "9" in capsys.readouterr().out
+    assert (root / "answers" / "account.jsonl").read_text() == account
+
+
+def test_a_killed_command_goes_on_and_pays_nothing_twice(tmp_path: Path) -> None:
+    file, root = recipe(tmp_path), tmp_path / "run"
+    command = [sys.executable, "-m", "stepwell.cli", "distill", "interact", str(file), "--root", str(root), "--json"]
+    account = root / "answers" / "account.jsonl"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(root.glob("round-01-*/lessons.jsonl")):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    paid = Answers(root / "answers").spent().calls
+    ended = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+    calls = [each["calls"] for each in ended["rounds"]]
+    assert paid == calls[1]
+    assert len(account.read_text().splitlines()) == 2 * calls[-1]  # each begun once, and ended once
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ({"interact": 'verifier = "nobody"'}, "no verifier 'nobody'"),
+        ({"interact": 'critique = "teacher"'}, "answers prompts"),
+        ({"interact": "goal = 2"}, "goal"),
+        ({"interact": "practise = 2"}, "did you mean 'practice'"),
+    ],
+)
+def test_a_wrong_recipe_is_told(
+    tmp_path: Path, known: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = recipe(tmp_path, **known)
+    assert main(["distill", "interact", str(file), "--root", str(tmp_path / "run")]) != 0
+    assert said in capsys.readouterr().err
+
+
+def test_rows_that_are_held_out_or_damaged_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = recipe(tmp_path)
+    (tmp_path / "held_old.jsonl").write_bytes((tmp_path / "old.jsonl").read_bytes())
+    assert main(["distill", "interact", str(file), "--root", str(tmp_path / "run")]) != 0
+    assert "held out" in capsys.readouterr().err
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "name[A], food[B]"}\n{"prom')
+    assert main(["distill", "interact", str(file), "--root", str(tmp_path / "run")]) != 0
+    assert "prompts.jsonl: line 2" in capsys.readouterr().err

@@ -32,7 +32,8 @@ PICTURE = "skills.svg"
 class Taught(NamedTuple):
     """What is learned in a round: examples, and answers to prefer to others."""
 
-    examples: list[Example]
+    examples: Callable[[int], list[Example]]
+    """Those of an epoch."""
     pairs: list[Pair]
 
 
@@ -161,13 +162,18 @@ def corrected(job: Job, folder: Path, wrongs: Sequence[Wrong]) -> list[Repaired]
 
 
 def taught(job: Job, number: int, repaired: Sequence[Repaired]) -> Taught:
-    """The lessons of this round and all before it, their swaps, and a replay of old ones."""
+    """The lessons of this round and all before it; in each epoch with other swaps, and a replay of other old rows."""
     new = [row for folder in earlier(job, number + 1) for row in rounds.read(folder / rounds.LESSONS, Lesson)]
-    chance, held = chance_of(job, number), {*job.held_new, *job.held_old}
     values = replay.values_of([*job.prompts, *(row.prompt for row in job.old)])
-    more = lessons.from_swaps(new, job.section.swaps, values, job.verify, held=held, chance=chance)
-    examples = [Example(row.prompt, row.completion, id=row.id) for row in (*new, *more)]
-    return Taught(replay.mixed(examples, job.old, job.section.share_old, chance), lessons.pairs_of(repaired))
+    held = {*job.held_new, *job.held_old}
+
+    def epoch(at: int) -> list[Example]:
+        chance = chance_of(job, number, at)
+        more = lessons.from_swaps(new, job.section.swaps, values, job.verify, held=held, chance=chance)
+        examples = [Example(row.prompt, row.completion, id=row.id) for row in (*new, *more)]
+        return replay.mixed(examples, job.old, job.section.share_old, chance)
+
+    return Taught(epoch, lessons.pairs_of(repaired))
 
 
 def closed(job: Job, folder: Path, told: Round) -> Round:
@@ -209,6 +215,6 @@ def digest_of(job: Job, number: int) -> str:
     return sha256(b"\0".join(parts)).hexdigest()[:HASH_CHARS]
 
 
-def chance_of(job: Job, number: int) -> random.Random:
-    """The same chance whenever a round is done again."""
-    return random.Random(f"{job.section.seed}/{number}")  # noqa: S311 - no secret
+def chance_of(job: Job, *place: int) -> random.Random:
+    """The same chance whenever a round, or an epoch of it, is done again."""
+    return random.Random(f"{job.section.seed}/{place}")  # noqa: S311 - no secret
