@@ -6,6 +6,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def explained(message: str, text: str, wanted: type[Any], file: str) -> ConfigEr
     """Turn msgspec's "... - at `$.cache.path`" into a ConfigError with the line of that key."""
     what, _, place = message.partition(" - at `$")
     keys = [key for key in re.split(r"[.\[\]]+", place.rstrip("`").replace("[...]", ".*")) if key]
-    keys = [culprit(keys[0], tomllib.loads(text), wanted) if key == "*" else key for key in keys]
+    while "*" in keys:
+        keys[keys.index("*")] = culprit(message, keys[: keys.index("*")], tomllib.loads(text), wanted)
     unknown = re.search(r"unknown field `(.+)`", what)
     if unknown:
         keys.append(unknown[1])
@@ -44,15 +46,18 @@ def explained(message: str, text: str, wanted: type[Any], file: str) -> ConfigEr
     return ConfigError(what, file=file, line=line_of(text, keys), field=".".join(keys))
 
 
-def culprit(table: str, tree: dict[str, Any], wanted: type[Any]) -> str:
-    """Which entry of `table` is wrong: msgspec does not say its name."""
-    entries = tree.get(table)
-    for name, entry in entries.items() if isinstance(entries, dict) else ():
+def culprit(message: str, path: list[str], tree: dict[str, Any], wanted: type[Any]) -> str:
+    """Which entry of the table at `path` is wrong by itself: msgspec does not say its name; "?" where none is."""
+    table = reduce(lambda inner, key: inner[int(key) if isinstance(inner, list) else key], path, tree)
+    for name, entry in list(table.items()):
+        table.clear()
+        table[name] = entry
         try:
-            msgspec.convert({table: {name: entry}}, wanted)
-        except msgspec.ValidationError:
-            return str(name)
-    return "*"
+            msgspec.convert(tree, wanted)
+        except msgspec.ValidationError as error:
+            if str(error) == message:
+                return str(name)
+    return "?"
 
 
 def nearest(name: str, known: Mapping[str, Any] | set[str]) -> str:
@@ -64,9 +69,18 @@ def nearest(name: str, known: Mapping[str, Any] | set[str]) -> str:
 def known_keys(wanted: type[Any]) -> set[str]:
     """Every key that may stand anywhere below a Struct."""
     keys: set[str] = set()
-    for kind in msgspec.inspect.multi_type_info([wanted, *Section.__subclasses__()]):
+    seen: set[type] = set()
+    kinds: list[Any] = [msgspec.inspect.type_info(wanted)]
+    while kinds:
+        kind = kinds.pop()
         if isinstance(kind, msgspec.inspect.StructType):
-            keys |= {field.encode_name for field in kind.fields}
+            if kind.cls not in seen:
+                seen.add(kind.cls)
+                keys |= {field.encode_name for field in kind.fields}
+                kinds += [field.type for field in kind.fields]
+        else:
+            inner = [getattr(kind, name, None) for name in ("item_type", "key_type", "value_type")]
+            kinds += [each for each in inner if each] + [*getattr(kind, "types", ()), *getattr(kind, "item_types", ())]
     return keys
 
 
