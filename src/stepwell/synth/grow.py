@@ -10,8 +10,10 @@ from typing import Any
 
 from stepwell.errors import DistillError
 from stepwell.synth import slots
-from stepwell.synth.generator import Paid, Said, answered, question, reasons
+from stepwell.synth.complete import answered
+from stepwell.synth.generator import Paid, question
 from stepwell.synth.recipe import Grown
+from stepwell.synth.reply import Said, reasons
 from stepwell.synth.rouge import Novelty
 from stepwell.synth.row import Row, made
 

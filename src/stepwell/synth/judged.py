@@ -14,8 +14,9 @@ from stepwell.quality.judge import Embed, Verdict
 from stepwell.quality.judge_model import Ask, keyed_marks, new_marks
 from stepwell.quality.judge_model import Said as JudgeSaid
 from stepwell.quality.judges import named
+from stepwell.synth.complete import answered, body_for, said, side_by_side
 from stepwell.synth.filters import Deaths
-from stepwell.synth.generator import Paid, answered, body_for, check, said, side_by_side
+from stepwell.synth.generator import Paid, check
 from stepwell.synth.row import Row
 from stepwell.synth.slots import facts_key
 

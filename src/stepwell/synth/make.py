@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from stepwell.synth import slots
-from stepwell.synth.generator import Paid, completed
+from stepwell.synth.complete import completed
+from stepwell.synth.generator import Paid
 from stepwell.synth.grow import grown
 from stepwell.synth.recipe import FACTS, JSON, Recipe, blanks
 from stepwell.synth.recombine import recombined

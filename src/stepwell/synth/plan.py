@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from stepwell.synth import grow, round_trip
-from stepwell.synth.generator import Paid, body_for, keys
+from stepwell.synth.complete import body_for
+from stepwell.synth.generator import Paid, keys
 from stepwell.synth.make import Open, drawn, mixed
 from stepwell.synth.recipe import Recipe
 from stepwell.synth.row import Row

@@ -9,9 +9,11 @@ from typing import Any
 from stepwell.errors import ConfigError
 from stepwell.quality.judges import found
 from stepwell.synth import slots
+from stepwell.synth.complete import answered
 from stepwell.synth.filters import Deaths
-from stepwell.synth.generator import Paid, Said, answered, check
+from stepwell.synth.generator import Paid, check
 from stepwell.synth.ngrams import plain, split
+from stepwell.synth.reply import Said
 from stepwell.synth.row import Row
 
 FIELD = "synth.filters.round_trip"

@@ -80,6 +80,9 @@ def sift(recipe: Recipe, rows: Sequence[Row], tools: Tools | None = None) -> Sif
         funnel.append(Passed(name, num_before, len(staying), process_time() - start))
     if not staying:
         raise DistillError(f"no row stays: {reasons(dead)}" if dead else "there is no row to begin with")
+    made = [row for row in dead if not row.is_real]
+    if made and all(row.is_real for row in staying):
+        raise DistillError(f"only people's rows stay; of {len(made)} made ones died {reasons(made)}")
     return Sifted(staying, dead, funnel)
 
 
