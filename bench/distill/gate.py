@@ -35,7 +35,7 @@ PLANS = tuple(
         ((0.02, 0.03), (0.02, 0.1), (0.02, 0.3), (0.05, 0.06), (0.05, 0.2)), ((), ("a", "b", "c"), tuple("abcdefgh"))
     )
 )
-BLEU_PLAN = GatePlan(verify="values", margin=0.5, bleu_margin=3.0, bleu_spread=20.0, resamples=1000)
+BLEU_PLAN = GatePlan(verify="values", margin=0.5, bleu_margin=3.0, bleu_spread=30.0, resamples=1000)
 Draw = NDArray[np.int64]
 """Gains, losses and the rest, shape (promotions, slices, 3)."""
 

@@ -50,8 +50,8 @@ class GatePlan(Section, frozen=True):
     """Each must pass. None: all pairs are one slice."""
     discordance: Share = 0.1
     """Expected share of pairs of which only one answer is right: it decides how many pairs are needed."""
-    bleu_spread: Annotated[float, Meta(gt=0)] = 20.0
-    """Expected standard deviation of a pair's difference in BLEU: the width of a 68 % interval times the root of n."""
+    bleu_spread: Annotated[float, Meta(gt=0)] = 30.0
+    """Expected standard deviation of a pair's difference in BLEU; two people who write apart differ by 30."""
     tries: Annotated[int, Meta(ge=1)] = 1
     """How many model files may be judged on the same pairs; alpha is divided among them."""
     resamples: Annotated[int, Meta(ge=100)] = 4000
