@@ -79,9 +79,10 @@ while "wait" in about and not (root.parent / "go").exists():
 out = root / "card"
 out.mkdir(exist_ok=True)
 (out / "student.Q8_0.gguf").write_bytes(b"GGUF")
-say(step=2, train_loss=1.0, valid_loss=1.5, checkpoint=str(root / "step-2"))
+say(step=2, train_loss=1.0, valid_loss=1.5)
 gate = {{"decision": "promote", "reason": "shown"}} if "worse" not in about else {{"decision": "refuse", "reason": "worse by 5 %"}}
-say(result={{"folder": str(out), "gate": gate, "tokens": 1234, "usd": 0.25}})
+say(student=str(out), gate=gate, training={{"tokens": 1234}}, costs={{"teach": {{"usd": 0.25}}, "train": {{}}}})
+sys.exit(gate["decision"] != "promote")
 """
 
 
@@ -187,13 +188,14 @@ def test_a_job_from_upload_to_model(tuned: Tuned) -> None:
         assert (Path(gate["folder"]) / gate["gguf"]).read_bytes() == b"GGUF"
         (checkpoint,) = ai.fine_tuning.jobs.checkpoints.list(job.id)
         assert (checkpoint.step_number, checkpoint.metrics.train_loss) == (2, 1.0)
+        assert checkpoint.fine_tuned_model_checkpoint == done.fine_tuned_model
         events = [each.message for each in ai.fine_tuning.jobs.list_events(job.id, limit=2)][::-1]
         assert events[0] == "Created fine-tuning job"
         assert "Step 1: train loss=2.000" in events
         assert events[-1] == "The job has successfully completed"
         assert "The gate lets it serve" in events[-2]
         figures = ai.files.content(done.result_files[0]).text
-        assert figures.splitlines()[1:] == ["1,2.0,,,,", "2,1.0,1.5,,,"]
+        assert figures.splitlines()[1:] == ["1,2.0,", "2,1.0,1.5"]
         assert ai.files.retrieve(done.result_files[0]).purpose == "fine-tune-results"
     tree = tuned.recipe(job.id)
     assert "teacher" not in tree

@@ -33,6 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help=f"that train side by side (default: one a core, at most {MOST_PROCESSES})",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and no progress")
+    parser.add_argument("--lines", action="store_true", help="with --json: a JSON object a stage and a step, too")
     parser.set_defaults(run=run)
 
 
@@ -44,10 +45,11 @@ def run(given: argparse.Namespace) -> int:
     check(recipe.file)
     from stepwell.campaigns.specialist import made  # noqa: PLC0415
     from stepwell.campaigns.specialist_job import Allowed, Job  # noqa: PLC0415
+    from stepwell.cli.distill.spoken import spoken  # noqa: PLC0415
     from stepwell.cli.distill.told import as_json, progress, show  # noqa: PLC0415
     from stepwell.engines.answers import Budget  # noqa: PLC0415
 
-    with progress(quiet=given.json) as (watch, tell):
+    with spoken() if given.lines else progress(quiet=given.json) as (watch, tell):
         allowed = Allowed(
             budget=Budget(given.budget_usd, given.max_calls),
             i_may=given.i_may,

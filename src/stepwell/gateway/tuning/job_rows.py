@@ -180,13 +180,10 @@ def move(
     return True
 
 
-def heard(
-    database: sqlite3.Connection, name: str, read_bytes: int, events: Sequence[Event], checkpoints: Sequence[Event]
-) -> None:
+def heard(database: sqlite3.Connection, name: str, read_bytes: int, events: Sequence[Event]) -> None:
     """What a job has said up to `read_bytes` of its output: together, so that nothing is told twice."""
     database.execute("UPDATE jobs SET read_bytes = ? WHERE id = ?", (read_bytes, name))
     note(database, name, events)
-    note(database, name, checkpoints, CHECKPOINT)
 
 
 def event(message: str, level: str = "info", data: Event | None = None, kind: str = "message") -> Event:

@@ -68,6 +68,7 @@ def command(folder: Path, section: FineTuning) -> list[str]:
         "--budget-usd",
         str(section.budget_usd),
         "--json",
+        "--lines",
     ]
 
 

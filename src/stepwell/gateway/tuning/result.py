@@ -21,7 +21,7 @@ def model_name(job: Job) -> str:
 
 def published(job: Job, result: Mapping[str, Any] | None, models: Path) -> dict[str, Any]:
     """Copy the model, whole or not at all; what of the job changes. Raises DistillError."""
-    made = Path(str(result["folder"])) if result and result.get("folder") else None
+    made = Path(str(result["student"])) if result else None
     if result is None or made is None or not made.is_dir():
         raise DistillError("the run ended well, but told of no folder with a model")
     folder = models / job.id
@@ -30,7 +30,7 @@ def published(job: Job, result: Mapping[str, Any] | None, models: Path) -> dict[
     shutil.copytree(made, part)
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
-    tokens = result.get("tokens")
+    tokens = (result.get("training") or {}).get("tokens")
     return {
         "fine_tuned_model": model_name(job),
         "tokens": tokens if isinstance(tokens, int) else None,
@@ -50,8 +50,7 @@ def gate(result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "folder": str(folder.absolute()),
         "gguf": gguf[0] if gguf else None,
     }
-    usd = result.get("usd")
-    return {**told, "usd": usd} if isinstance(usd, int | float) else told
+    return {**told, "usd": sum(float(cost.get("usd", 0)) for cost in (result.get("costs") or {}).values())}
 
 
 def how(gate: Mapping[str, Any]) -> str:

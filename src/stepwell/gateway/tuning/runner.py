@@ -27,13 +27,15 @@ from stepwell.gateway.tuning.job_rows import Event, Failure, Job, Standing, Stat
 from stepwell.gateway.tuning.prepare import prepared
 from stepwell.gateway.tuning.process import Process
 from stepwell.gateway.tuning.result import how, published
-from stepwell.gateway.tuning.speech import heard, table
+from stepwell.gateway.tuning.speech import checkpoint, heard, table
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 STOP_S = 10.0
 MOST_TRIES = 3
+MADE = (0, 1)
+"""A run's exit status where there is a model; 1: and the gate does not say that it may serve."""
 SIGNALLED = 128
 """A shell adds the signal to this."""
 
@@ -125,8 +127,7 @@ class Runner:
             assert found is not None  # noqa: S101 - jobs are never deleted
             lines, end = process.said(found.read_bytes)
             if end > found.read_bytes:
-                told = heard(lines, name)
-                job_rows.heard(database, name, end, told.events, told.checkpoints)
+                job_rows.heard(database, name, end, heard(lines).events)
             return found, end > found.read_bytes
 
         return await self.database.run(hear)
@@ -134,24 +135,26 @@ class Runner:
     async def finish(self, found: Standing, process: Process) -> None:
         """What a run that has ended has come to."""
         status = process.status()
-        if status == 0:
-            await self.succeed(found.job, process)
+        result = await asyncio.to_thread(lambda: heard(process.everything()).result)
+        if status in MADE and result is not None:
+            await self.succeed(found.job, result)
         elif status is None or status > SIGNALLED:
             await self.try_again(found, status)
         else:
             words = await asyncio.to_thread(process.last_words)
             await self.fail(found.job, Failure("training_failed", words or f"the run ended with status {status}"))
 
-    async def succeed(self, job: Job, process: Process) -> None:
+    async def succeed(self, job: Job, result: Mapping[str, Any]) -> None:
         """Keep the model, tell where it lies and whether it may serve."""
-        result = await asyncio.to_thread(lambda: heard(process.everything(), job.id).result)
         changes = await asyncio.to_thread(published, job, result, self.folder / "models")
-        figures = table(await self.database.run(lambda database: job_rows.metrics(database, job.id)))
-        results = await asyncio.to_thread(self.files.results, job.tenant, job.id, figures)
+        figures = await self.database.run(lambda database: job_rows.metrics(database, job.id))
+        results = await asyncio.to_thread(self.files.results, job.tenant, job.id, table(figures))
+        made = checkpoint(job.id, changes["fine_tuned_model"], figures[-1]["data"] if figures else {})
         notes = [event(f"New fine-tuned model created: {changes['fine_tuned_model']}"), event(how(changes["gate"]))]
         notes.append(event("The job has successfully completed"))
         changes |= {"result_files": (results,), "finished_s": time()}
-        await self.moved(job, "running", "succeeded", notes, changes=changes)
+        if await self.moved(job, "running", "succeeded", notes, changes=changes):
+            await self.database.run(lambda database: job_rows.note(database, job.id, [made], job_rows.CHECKPOINT))
 
     async def try_again(self, found: Standing, status: int | None) -> None:
         """A run that was killed goes on; not for ever."""

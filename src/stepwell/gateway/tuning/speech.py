@@ -1,8 +1,8 @@
-"""What a training run says, a JSON object a line, as events, checkpoints and a result (docs/fine-tuning.md).
+"""What `stepwell distill run --json --lines` says, a JSON object a line, as events and a result.
 
-{"stage": "train"}                                     a stage begins
-{"step": 100, "train_loss": 1.2, "valid_loss": 1.3}    how training goes; with "checkpoint": a folder that is there now
-{"result": {"folder": …, "gate": {…}, …}}              the end
+{"stage": "train", "there": false}      a stage begins, or is there from before
+{"step": 100, "train_loss": 1.2}        how training goes
+{"student": FOLDER, "gate": {…}, …}     the end: the student's folder and its provenance
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from stepwell.gateway.tuning.job_rows import Event, event
 
-METRICS = ("train_loss", "valid_loss", "train_mean_token_accuracy", "valid_mean_token_accuracy", "full_valid_loss")
+METRICS = ("train_loss", "valid_loss")
 
 decode = msgspec.json.Decoder().decode
 
@@ -25,11 +25,10 @@ class Heard(Struct):
     """What some lines said."""
 
     events: list[Event] = []
-    checkpoints: list[Event] = []
     result: Mapping[str, Any] | None = None
 
 
-def heard(lines: Iterable[bytes], job: str) -> Heard:
+def heard(lines: Iterable[bytes]) -> Heard:
     """Understand some lines; what is no JSON object is no word of ours."""
     found = Heard()
     for line in lines:
@@ -38,16 +37,14 @@ def heard(lines: Iterable[bytes], job: str) -> Heard:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         if isinstance(said, dict):
-            understand(said, job, found)
+            understand(said, found)
     return found
 
 
-def understand(said: Mapping[str, Any], job: str, found: Heard) -> None:
+def understand(said: Mapping[str, Any], found: Heard) -> None:
     """Add what one line says."""
     step = said.get("step")
-    if isinstance(said.get("result"), dict):
-        found.result = said["result"]
-    elif isinstance(said.get("folder"), str):
+    if isinstance(said.get("student"), str):
         found.result = said
     elif isinstance(said.get("stage"), str):
         there = " (kept from before)" if said.get("there") is True else ""
@@ -57,19 +54,17 @@ def understand(said: Mapping[str, Any], job: str, found: Heard) -> None:
         if figures:
             told = ", ".join(f"{name.replace('_', ' ')}={value:.3f}" for name, value in figures.items())
             found.events.append(event(f"Step {step}: {told}", data={"step": step, **figures}, kind="metrics"))
-        if isinstance(said.get("checkpoint"), str):
-            found.checkpoints.append(checkpoint(job, step, said["checkpoint"], figures))
 
 
-def checkpoint(job: str, step: int, folder: str, figures: Mapping[str, float]) -> Event:
-    """A checkpoint as OpenAI tells it, but for its id."""
+def checkpoint(job: str, model: str, figures: Mapping[str, Any]) -> Event:
+    """The model that was made as OpenAI tells a checkpoint, but for its id: the best of a run is its only one."""
     return {
         "object": "fine_tuning.job.checkpoint",
         "created_at": int(time()),
-        "fine_tuned_model_checkpoint": folder,
+        "fine_tuned_model_checkpoint": model,
         "fine_tuning_job_id": job,
-        "metrics": {"step": step, **figures},
-        "step_number": step,
+        "metrics": figures,
+        "step_number": figures.get("step", 0),
     }
 
 
