@@ -53,6 +53,7 @@ def stages(job: Job) -> list[Stage]:
 
 def made(job: Job, watch: Watch) -> Result:
     """Run the recipe, or go on with it."""
+    job = replace(job, root=job.root.absolute())  # stages' files are named from wherever a recipe lies
     planned = stages(job)
     if job.recipe.file.gate is not None:
         specialist_gate.seal(job, job.recipe.file.gate)

@@ -19,7 +19,9 @@ from stepwell.store import tables
 from stepwell.synth import row, run
 from stepwell.synth.row import Row
 
-ROWS, JUDGED, TEXTS, LOGITS, HELD = "rows", "held_out.jsonl", "texts", "logits", "held_out"
+ROWS, JUDGED = "rows", "held_out.jsonl"
+LOGITS = "all/logits"
+"""The teacher's stored probabilities, as `teach` lays them."""
 
 
 def stage(job: Job, section: TeacherSection) -> Stage:
@@ -28,10 +30,11 @@ def stage(job: Job, section: TeacherSection) -> Stage:
     def work(before: Folders, out: Path) -> None:
         rows, held = row.read(before[FILTER] / run.ROWS), row.read(before[SPLIT] / HELD_OUT)
         with paying(job, out):
-            written = texts(job, section, list(rows), out / TEXTS)
-            answered = texts(job, section, [replace(each, completion=said(each)) for each in held], out / HELD)
+            written = texts(job, replace(section, give="texts"), list(rows), out / "texts")
             if section.give == "logits":
-                asked(job, section, written, out / LOGITS)
+                written = asked(job, section, written, out / "all")
+            bare = [replace(each, completion=said(each)) for each in held]
+            answered = texts(job, plain(section), bare, out / "held_out")
         put(out / ROWS, written)
         row.write(out / JUDGED, answered)
 
@@ -48,6 +51,11 @@ def said(each: Row) -> str:
     return each.completion if each.source == "captured" else ""
 
 
+def plain(section: TeacherSection) -> TeacherSection:
+    """The teacher as it answers callers: its one likeliest answer, whether it is right or not."""
+    return replace(section, give="texts", num=1, temperature=0.0, verifier="", language="", select="all", most=0)
+
+
 def put(path: Path, rows: Sequence[Row]) -> None:
     """Write rows, unless a run that was cut short has done so."""
     if not path.exists():
@@ -57,15 +65,11 @@ def put(path: Path, rows: Sequence[Row]) -> None:
 def texts(job: Job, section: TeacherSection, rows: Sequence[Row], out: Path) -> list[Row]:
     """The rows with a completion each; those that the teacher could not answer well are left out."""
     bare = [each for each in rows if not each.completion]
-    if not bare:
-        return list(rows)
-    asked(job, replace(section, give="texts"), bare, out)
-    done = [msgspec.convert(each, Row) for each in tables.read(out / "rows.jsonl")]
-    return [each for each in rows if each.completion] + done
+    return [each for each in rows if each.completion] + (asked(job, section, bare, out) if bare else [])
 
 
-def asked(job: Job, section: TeacherSection, rows: Sequence[Row], out: Path) -> None:
-    """Ask the teacher. Raises DistillError where it could not be asked about all rows."""
+def asked(job: Job, section: TeacherSection, rows: Sequence[Row], out: Path) -> list[Row]:
+    """The rows with what the teacher gave. Raises DistillError where it could not be asked about all of them."""
 
     def watch(done: int, num: int, spent: Spent) -> None:
         job.allowed.progress(done, num, f"{spent.calls} calls, {spent.usd:.4f} USD" if spent.usd else section.give)
@@ -81,3 +85,4 @@ def asked(job: Job, section: TeacherSection, rows: Sequence[Row], out: Path) -> 
     told = teach.teach(work, [msgspec.to_builtins(each) for each in rows], i_may=job.allowed.i_may)
     if not told.complete:
         raise DistillError(f"the teacher is not done: {told.why}; run again to go on, nothing is paid twice")
+    return [msgspec.convert(each, Row) for each in tables.read(out / "rows.jsonl")]
