@@ -121,6 +121,7 @@ def sparse(arms: dict[str, list[Arm]]) -> dict[str, float]:
     sft = arms["full, same rows, texts alone"]
     return {
         "sparse_vs_full_bleu": round(float(point), 2),
+        "sparse_bleu_loss": round(max(0.0, -float(point)), 2),
         "sparse_vs_full_from": round(float(low), 2),
         "sparse_vs_full_to": round(float(high), 2),
         "sparse_time_vs_sft": round(median(a.step_cpu_s for a in kept) / median(a.step_cpu_s for a in sft), 3),

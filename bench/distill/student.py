@@ -4,7 +4,7 @@ Each answers every test prompt greedily; an answer that the slot checker complai
 often as the specialist step would (`TRIES`), and all of it is counted as the student's cost. BLEU and both slot error
 rates are of the answers after that; `student_bleu_gap` is the upper bound (95 %, paired bootstrap over prompts) of
 teacher minus student. The price of 1,000 answers has everything in it that made the student (`provenance.json` of its
-folder says what its campaign took), spread over ten million answers.
+folder says what its campaign took) and its teacher, spread over ten million answers.
 
     STEPWELL_DATA=... python -m bench.distill.student
 """
@@ -35,6 +35,8 @@ TEMPERATURE = 0.7
 SIDE_BY_SIDE = 16
 MAX_TOKENS = 110
 PRICED = "house-writer"
+TEACHER_CPU_S = 94 * 60 * 4
+"""The house writer's own training at most: 94 minutes on three to four cores, as its card says."""
 
 
 class Answered(Struct, frozen=True):
@@ -67,6 +69,7 @@ def measure(*, quick: bool = False) -> dict[str, Any]:
         "student_bleu_gap_mean": round(found["teacher"].bleu - found["student"].bleu, 2),
         "student_ser": round(found["student"].ser, 4),
         "student_ser_apart": round(found["student"].ser_apart, 4),
+        "student_ser_less_teacher": round(found["student"].ser - found["teacher"].ser, 4),
         "student_greedy_ser": round(found["student, one try"].ser, 4),
         "student_tries": round(student.tries / len(prompts), 3),
         **cost(student, len(prompts)),
@@ -117,8 +120,8 @@ async def answered(file: Path, prompts: Sequence[str], *, tries: int) -> Answere
 def cost(student: Answered, num: int) -> dict[str, Any]:
     """What a thousand answers cost, and after how many the student has paid for itself."""
     table = prices.load()
-    made = json.loads((STUDENT / "provenance.json").read_text(encoding="utf-8"))["cost"]
-    making = Cost(cpu_s=made["cpu_s"], usd=made["usd"])
+    stages = json.loads((STUDENT / "provenance.json").read_text(encoding="utf-8"))["costs"].values()
+    making = Cost(TEACHER_CPU_S + sum(each["cpu_s"] for each in stages), usd=sum(each["usd"] for each in stages))
     each = Usage(student.usage.input_tokens // num, student.usage.output_tokens // num)
     large = prices.price_of(table, PRICED).of(each)
     found = economy(making, student.cpu_s / num, large, table.cpu_hour_usd)
