@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +26,8 @@ class Teacher:
     """Answer nonsense."""
     flawed: bool = False
     """Write one text that the check refuses, until asked to mend it."""
+    say: Callable[[dict[str, Any]], Any] | None = None
+    """Answers in place of the templates: a chat completion, or an error's status."""
     batches: bool = False
     files: dict[str, bytes] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -50,15 +52,22 @@ def texts(wanted: dict[str, Any], *, flawed: bool) -> list[str]:
     return ["Only {$nothing}.", *sources[1:]] if flawed else sources
 
 
-def answer(teacher: Teacher, body: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion."""
+def answer(teacher: Teacher, body: dict[str, Any]) -> Any:
+    """A chat completion, or an error's status."""
     teacher.asked.append(body)
+    if teacher.say is not None:
+        return teacher.say(body)
     wanted = json.loads(body["messages"][1]["content"])
     mending = len(body["messages"]) > 2
     told = {"templates": texts(wanted, flawed=teacher.flawed and not mending)}
     content = "I would rather not." if teacher.junk else json.dumps(told)
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
     usage = {"prompt_tokens": 400, "completion_tokens": 200, "total_tokens": 600}
+    return completion(body, choice, usage)
+
+
+def completion(body: dict[str, Any], choice: dict[str, Any], usage: dict[str, int]) -> dict[str, Any]:
+    """The frame of a reply."""
     return {
         "id": "c",
         "object": "chat.completion",
@@ -92,7 +101,8 @@ def teaching(**how: Any) -> Iterator[Teacher]:
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
             if self.path == "/v1/chat/completions":
-                self.reply(answer(teacher, json.loads(data)))
+                told = answer(teacher, json.loads(data))
+                self.reply({"error": {"message": "no"}}, told) if isinstance(told, int) else self.reply(told)
             elif self.path == "/v1/files" and teacher.batches:
                 name = f"file-{next(numbers)}"
                 teacher.files[name] = part_of(data)

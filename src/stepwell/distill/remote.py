@@ -19,15 +19,17 @@ from stepwell.engines.answers import BudgetReached, Kept, key_of
 from stepwell.engines.asking import Teacher, asked
 from stepwell.engines.batched import batched
 from stepwell.engines.batches import Batches
-from stepwell.engines.http import Http
+from stepwell.engines.http import Http, OurKeyRefused
 from stepwell.errors import ConfigError, DistillError, EngineError, EngineRefusal
 from stepwell.ledger import prices
 from stepwell.types import Usage
 
 TRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S = 5, 0.2, 20.0
 TRY_AGAIN = (408, 409, 425, 429)
-OF_THE_ACCOUNT = (401, 402, 403, 404)
+OF_THE_ACCOUNT = (402, 404)
 """Refusals that the next question would meet, too."""
+NO_BREAKER = 1_000_000
+"""Failures in a row before the engine gives up: tries are counted here."""
 FIRST_BATCH, BATCH_GROWTH = 32, 8
 """Questions in the first batch: a teacher that is no use is noticed there."""
 
@@ -116,6 +118,7 @@ class Asking:
                 kept = await self.tried(body)
             except BudgetReached:
                 if self.in_flight == 0:
+                    self.settle()
                     raise
                 await settled.wait()
             except BaseException:
@@ -139,7 +142,7 @@ class Asking:
             try:
                 return bytes((await asked(self.teacher, body, self.answers, self.job.budget)).body)
             except EngineRefusal as error:
-                if error.status in OF_THE_ACCOUNT or attempt == TRIES - 1:
+                if isinstance(error, OurKeyRefused) or error.status in OF_THE_ACCOUNT or attempt == TRIES - 1:
                     raise
                 if error.status < 500 and error.status not in TRY_AGAIN:  # noqa: PLR2004
                     self.refused[key_of(body)] = f"the server will not take it: {error.status}"
@@ -194,7 +197,7 @@ def opened(section: TeacherSection, path: str) -> Teacher:
         gguf = EmbeddedEngine(path=path, threads=1, slots=section.at_once, context_tokens=section.max_tokens + 1024)
         return Teacher(Embedded("teacher", gguf), section.name, free, section.max_tokens)
     # Whether a call that failed was paid is seen call by call: the engine itself must not try again.
-    config = HttpEngine(url=section.url, model=section.model, retries=0)
+    config = HttpEngine(url=section.url, model=section.model, retries=0, breaker_failures=NO_BREAKER)
     usd_of = free if section.price == "free" else prices.price_of(prices.load(), section.price or section.model).of
     key = os.environ.get(section.key_env, "") if section.key_env else ""
     if section.key_env and not key:

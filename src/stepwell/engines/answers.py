@@ -7,6 +7,7 @@ dear as they may become, and a process killed between the two has spent the high
 from __future__ import annotations
 
 import os
+import threading
 from hashlib import sha256
 from pathlib import Path
 
@@ -68,6 +69,7 @@ class Answers:
         self.num_read_bytes = 0
         self.num_calls, self.usd = 0, 0.0
         self.open_calls: dict[str, float] = {}
+        self.reading = threading.Lock()
 
     def get(self, key: str) -> Kept | None:
         """The answer to a question, if it was ever given. Raises StoreError where its file is damaged."""
@@ -81,6 +83,11 @@ class Answers:
 
     def spent(self) -> Spent:
         """What was paid so far; calls that never ended at their highest price. Raises StoreError."""
+        with self.reading:
+            return self._read_on()
+
+    def _read_on(self) -> Spent:
+        """Add up what the account says since it was last read."""
         try:
             with self.account.open("rb") as account:
                 account.seek(self.num_read_bytes)
@@ -105,7 +112,7 @@ class Answers:
             if budget.usd is not None and spent.usd + most_usd > budget.usd:
                 told = f"{spent.usd:.4f} USD are spent and the next call may cost {most_usd:.4f}"
                 raise BudgetReached(f"{told}: that could pass {budget.usd:.4f}; raise --budget-usd")
-            self._note(_Line(key, most_usd, over=False))
+            self._note(_Line(key, most_usd, over=False), durable=True)
 
     def keep(self, key: str, kept: Kept) -> None:
         """Keep an answer for good, then write down what it cost."""
@@ -125,7 +132,7 @@ class Answers:
     def end(self, key: str, usd: float) -> None:
         """Write down what a call cost; 0 for one that was refused and never answered."""
         with alone(self.account):
-            self._note(_Line(key, usd, over=True))
+            self._note(_Line(key, usd, over=True))  # lost, it counts at its highest price
 
     def _add(self, line: bytes) -> None:
         try:
@@ -138,7 +145,7 @@ class Answers:
         if not entry.over:
             self.open_calls[entry.key] = entry.usd
 
-    def _note(self, line: _Line) -> None:
+    def _note(self, line: _Line, *, durable: bool = False) -> None:
         """Add a line; half a line that a killed process left behind goes first."""
         with self.account.open("ab+") as account:
             end = account.seek(0, os.SEEK_END)
@@ -149,4 +156,5 @@ class Answers:
                     account.truncate(account.read().rfind(b"\n") + 1)
             account.write(msgspec.json.encode(line) + b"\n")
             account.flush()
-            os.fsync(account.fileno())
+            if durable:
+                os.fsync(account.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -43,14 +44,14 @@ async def asked(teacher: Teacher, body: bytes, answers: Answers, budget: Budget)
     key = key_of(body)
     kept = answers.get(key)
     if kept is None:
-        answers.begin(key, teacher.most_usd(len(body)), budget)
+        await asyncio.to_thread(answers.begin, key, teacher.most_usd(len(body)), budget)
         try:
             kept = await paid(teacher, key, body)
         except EngineError as error:
             if is_free(error):
                 answers.end(key, 0.0)
             raise
-        answers.keep(key, kept)
+        await asyncio.to_thread(answers.keep, key, kept)
     return kept
 
 
