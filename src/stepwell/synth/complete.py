@@ -117,7 +117,7 @@ def with_completion(row: Row, answer: Said, paid: Paid, seed: int) -> Row:
         licence=row.licence,
         slots=row.slots,
         split=row.split,
-        generator=paid.teacher.model,
+        generator=paid.name,
         generator_rev=answer.revision or "unknown",
         params=row.params | params,
         seed=seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import file_digest
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +30,8 @@ class Paid(Struct, frozen=True):
 
     section: Generator
     teacher: Teacher
+    name: str
+    """What rows call it."""
     revision: str
     language: str
     """What its answers must be in; empty: any."""
@@ -45,15 +48,23 @@ def opened(recipe: Recipe, answers: Answers, budget: Budget, watch: Watch) -> Pa
     language = recipe.synth.filters.language
     if section.path:
         path = recipe.path(section.path)
-        engine = Embedded("generator", EmbeddedEngine(path=str(path), threads=1))
+        engine = Embedded("generator", embedded(section, path))
         with path.open("rb") as file:
             revision = section.revision or file_digest(file, "sha256").hexdigest()[:REVISION_CHARS]
-        teacher = Teacher(engine, section.model or path.stem, free, section.max_tokens)
-        return Paid(section, teacher, revision, language, answers, budget, watch)
+        name = section.model or path.stem
+        # another file of the same name is asked anew: its answers are not those of this one
+        teacher = Teacher(engine, f"{name}@{revision}", free, section.max_tokens)
+        return Paid(section, teacher, name, revision, language, answers, budget, watch)
     http = Http("generator", HttpEngine(url=section.url, model=section.model), key_from(section.key_env))
     usd_of = free if section.free else prices.price_of(prices.load(), section.price or section.model).of
     teacher = Teacher(http, section.model, usd_of, section.max_tokens)
-    return Paid(section, teacher, section.revision, language, answers, budget, watch)
+    return Paid(section, teacher, section.model, section.revision, language, answers, budget, watch)
+
+
+def embedded(section: Generator, path: Path) -> EmbeddedEngine:
+    """How a model runs in this process: one thread, since prompts are many and short."""
+    slots, context = section.concurrency, section.context_tokens
+    return EmbeddedEngine(path=str(path), threads=1, slots=slots, context_tokens=context)
 
 
 def free(_: Usage | None) -> float:

@@ -91,6 +91,9 @@ class Generator(Section, frozen=True):
     num: Count = 1
     """Completions of each prompt."""
     concurrency: Count = 8
+    """Prompts completed at once."""
+    context_tokens: Count = 1024
+    """Of a GGUF file: for a prompt and its completion."""
 
 
 class Filters(Section, frozen=True):
