@@ -83,15 +83,17 @@ def train(
     """Train until the plan is done or nothing gets better; begun before in `out`, go on. Raises DistillError."""
     out.mkdir(parents=True, exist_ok=True)
     run = Run(plan, student, examples, out, teacher=teacher, sparse=sparse, transform=transform, dev=dev)
-    if not run.progress.done:
-        for rows in run.batches():
+    try:
+        for rows in () if run.progress.done else run.batches():
             loss, tokens = run.step(rows)
             scores = run.pause()
             if watch is not None:
                 watch(Told(run.progress.step, loss, run.rate, tokens, scores))
             if run.progress.done:
                 break
-    return run.close()
+        return run.result()
+    finally:
+        run.close()
 
 
 class Run:
@@ -308,7 +310,7 @@ class Run:
             self.log.write(msgspec.json.encode(entry) + b"\n")
             self.log.flush()
 
-    def close(self) -> Trained:
+    def result(self) -> Trained:
         """The best weights as `student`, and what the run took."""
         best, folder = self.out / f"step-{self.progress.best_step}", self.out / "student"
         if self.rank == 0:
@@ -316,9 +318,6 @@ class Run:
                 self.export(best, {})
             checkpoint.replace_folder(best, folder)
         parallel.wait(self.world)
-        self.student.module.float()
-        if self.log is not None:
-            self.log.close()
         return Trained(
             folder=folder,
             log=self.out / LOG,
@@ -328,6 +327,12 @@ class Run:
             scores=self.progress.best,
             stopped=self.progress.done,
         )
+
+    def close(self) -> None:
+        """Leave the student in float32 with the last weights, however the run ended."""
+        self.weights.leave()
+        if self.log is not None:
+            self.log.close()
 
 
 def check_means(plan: Plan, teacher: Model | None, sparse: SparseRows | None) -> None:

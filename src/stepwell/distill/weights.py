@@ -25,6 +25,7 @@ class Weights:
             {name: weight.detach().float().clone() for name, weight in named.items()} if self.apart else dict(named)
         )
         self.frozen = lossy(module, dtype)
+        module.zero_grad(set_to_none=True)
         module.to(dtype)
         self.follow()
 
@@ -69,6 +70,17 @@ class Weights:
                 for name, value in (held or {}).items():
                     self.masters[name].copy_(value)
             self.follow()
+
+    @torch.no_grad()
+    def leave(self) -> None:
+        """The module as it came, in float32, with the masters' values and no gradients."""
+        self.module.float()
+        for name, weight in self.module.named_parameters():
+            weight.grad = None
+            if self.apart and name in self.masters:
+                weight.copy_(self.masters[name])
+            elif name in self.frozen:
+                weight.copy_(self.frozen[name])
 
 
 def lossy(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -45,7 +45,7 @@ def run(given: argparse.Namespace) -> int:
     recipe = load(given.recipe)
     trained = learned(recipe, given)
     if given.json:
-        print(msgspec.json.encode(trained).decode())
+        print(msgspec.json.encode(trained, enc_hook=str).decode())
     else:
         scores = "".join(f", {name} {value:.4g}" for name, value in trained.scores.items())
         print(f"{trained.steps:,} steps, {trained.tokens:,} tokens, {trained.cpu_s:,.0f} CPU seconds{scores}")
