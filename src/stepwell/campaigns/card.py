@@ -103,17 +103,18 @@ def verdict(made: Made) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     for each in made.gate.findings:
         shown = "{:.2f}".format if each.metric == "bleu" else "{:.2%}".format
-        bounds = f"{shown(each.low)} to {shown(each.high)}"
         pairs = f"{each.num_pairs:,} ({each.num_needed:,})"
-        cells = (each.slice, each.metric, each.found, shown(each.student), shown(each.teacher), bounds)
-        yield f"| {' | '.join(cells)} | {shown(each.margin)} | {pairs} |"
+        figures = (shown(each.student), shown(each.teacher), f"{shown(each.low)} to {shown(each.high)}")
+        looked = figures if each.found != "cannot tell" else ("", "", "")
+        cells = (each.slice, each.metric, each.found, *looked, shown(each.margin), pairs)
+        yield f"| {' | '.join(cells)} |"
 
 
 def data(made: Made) -> Iterator[str]:
     """Rows, their sources and licences."""
     told = made.data
     yield from ("", "## Data", "")
-    yield f"{told.rows:,} rows to learn from (sha256 `{told.sha256[:REVISION_CHARS]}`), {told.dev:,} to choose by, "
+    yield f"{told.rows:,} rows to learn from (sha256 `{told.sha256[:REVISION_CHARS]}`), {told.dev:,} to choose by,"
     yield f"{told.held_out:,} held out for the gate (sha256 `{told.held_out_sha256[:REVISION_CHARS]}`)."
     yield from ("", "| | rows |", "|---|---|")
     for what, counts in (("source", told.sources), ("licence", told.licences), ("refused", told.refused)):
@@ -126,7 +127,8 @@ def training(made: Made) -> Iterator[str]:
     """How it learned."""
     yield from ("", "## Training", "", "| | |", "|---|---|")
     for name, value in made.training.items():
-        yield f"| {name} | {shown(value)} |"
+        if value not in ("", {}):
+            yield f"| {name} | {shown(value)} |"
     yield from ("", "![loss over the steps](loss.svg)")
 
 
@@ -157,6 +159,8 @@ def recipe(made: Made) -> Iterator[str]:
 
 def shown(value: object) -> str:
     """A figure as people read it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {shown(each)}" for name, each in value.items())
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

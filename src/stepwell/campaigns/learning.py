@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from stepwell.distill.data import Example
 from stepwell.distill.plan import Plan, StudentSection
+from stepwell.errors import DistillError
 
 JOB, TOLD = "job.json", "told.json"
 LATELY = 50
@@ -49,9 +50,10 @@ class Told(Struct, frozen=True):
     steps: int
     tokens: int
     cpu_s: float
-    loss: float
+    last_loss: float
     """The mean of the last steps."""
     scores: dict[str, float]
+    """Of the best weights, on the dev rows."""
     stopped: str
     processes: int
 
@@ -60,7 +62,13 @@ def learned(job: Job, out: Path, processes: int, watch: Watch) -> Told:
     """Train in `out/run`, or go on; the student lies in `out/run/student`. Raises DistillError."""
     (out / JOB).write_bytes(msgspec.json.encode(job))
     with beside(out / JOB, processes):
-        told = trained(job, out / RUN, watch)
+        try:
+            told = trained(job, out / RUN, watch)
+        except RuntimeError as error:
+            if processes == 1:
+                raise
+            what = f"a process that trained along has ended ({error}): run again, it goes on from the last checkpoint"
+            raise DistillError(what) from error
     told = msgspec.structs.replace(told, cpu_s=told.cpu_s * processes, processes=processes)
     (out / TOLD).write_bytes(msgspec.json.encode(told))
     return told
@@ -133,7 +141,7 @@ def trained(job: Job, out: Path, watch: Watch) -> Told:
         steps=done.steps,
         tokens=done.tokens,
         cpu_s=done.cpu_s,
-        loss=last_loss(done.log),
+        last_loss=last_loss(done.log),
         scores=dict(done.scores),
         stopped=done.stopped,
         processes=1,

@@ -35,18 +35,19 @@ EXAMPLES = 3
 
 
 def stage(job: Job) -> Stage:
-    """`card` leaves what Hugging Face's own folders have, the file that serves, `provenance.json` and `README.md`."""
+    """`card` leaves `student/`: a Hugging Face folder, the file that serves, `provenance.json` and `README.md`."""
 
     def work(before: Folders, out: Path) -> None:
-        shutil.copytree(before[TRAIN] / learning.RUN / "student", out, dirs_exist_ok=True)
-        shutil.copyfile(before[TRAIN] / learning.RUN / "loss.svg", out / "loss.svg")
+        folder = out / LATEST
+        shutil.copytree(before[TRAIN] / learning.RUN / "student", folder)
+        shutil.copyfile(before[TRAIN] / learning.RUN / "loss.svg", folder / "loss.svg")
         for file in before[QUANTIZE].glob("*.gguf") if QUANTIZE in before else ():
-            shutil.copyfile(file, out / file.name)
+            shutil.copyfile(file, folder / file.name)
         if GATE in before:
-            shutil.copyfile(before[GATE] / VERDICT, out / VERDICT)
-        made = told(job, before, out)
-        (out / "provenance.json").write_bytes(card.provenance(made))
-        (out / "README.md").write_text(card.card(made), encoding="utf-8")
+            shutil.copyfile(before[GATE] / VERDICT, folder / VERDICT)
+        made = told(job, before, folder)
+        (folder / "provenance.json").write_bytes(card.provenance(made))
+        (folder / "README.md").write_text(card.card(made), encoding="utf-8")
 
     return Stage(CARD, job.recipe.text.encode() + msgspec.json.encode(prices.load()), work)
 
@@ -55,12 +56,12 @@ def link(job: Job, folder: Path) -> Path:
     """Let `ROOT/student` be the last student's folder; the change is one step."""
     latest = job.root / LATEST
     new = job.root / f".{LATEST}.{os.getpid()}"
-    new.symlink_to(folder.name, target_is_directory=True)
+    new.symlink_to(Path(folder.name) / LATEST, target_is_directory=True)
     new.replace(latest)
     return latest
 
 
-def told(job: Job, before: Folders, out: Path) -> Made:
+def told(job: Job, before: Folders, folder: Path) -> Made:
     """All that is known of the student."""
     file = job.recipe.file
     training = msgspec.json.decode((before[TRAIN] / learning.TOLD).read_bytes(), type=learning.Told)
@@ -75,8 +76,8 @@ def told(job: Job, before: Folders, out: Path) -> Made:
         data=data_of(before),
         teacher=teacher_of(job),
         parameters=training.parameters,
-        training=msgspec.to_builtins(file.train) | msgspec.to_builtins(training) | training.scores,
-        file=next((ModelFile(each.name, sha256_of(each), each.stat().st_size) for each in out.glob("*.gguf")), None),
+        training=msgspec.to_builtins(file.train) | msgspec.to_builtins(training),
+        file=next((ModelFile(each.name, sha256_of(each), each.stat().st_size) for each in folder.glob("*.gguf")), None),
         gate=report(before[GATE]) if GATE in before else None,
         costs=costs,
         economy=economy_of(job, before, costs),

@@ -15,12 +15,13 @@ from stepwell.campaigns.run import Folders, Stage, Work
 from stepwell.campaigns.sources import Allowed, Job, bytes_of, written
 from stepwell.errors import TemplateError
 from stepwell.quality.slots import ATTRIBUTES, errors
+from stepwell.signing import signing_key
 from stepwell.store.objects import opened
 from stepwell.templates import rows, structure
 from stepwell.templates.bandit import weights as weights_of
 from stepwell.templates.check import Verify, check
 from stepwell.templates.compile import bundle
-from stepwell.templates.manifest import Manifest, signing_key
+from stepwell.templates.manifest import Manifest
 from stepwell.templates.outcomes import read as read_outcomes
 from stepwell.templates.prompt import Task
 from stepwell.templates.publish import Terms, publish

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ def run(given: argparse.Namespace) -> int:
     """Run or go on; 1 where the gate does not say that the student may serve. Raises StepwellError."""
     from stepwell.campaigns.specialist_file import load  # noqa: PLC0415 - lazy, like all commands
 
+    logging.getLogger("gguf").setLevel(logging.WARNING)
     recipe = load(given.recipe)
     check(recipe.file)
     from stepwell.campaigns.specialist import made  # noqa: PLC0415
