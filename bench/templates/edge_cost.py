@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.templates.audience import bundle_of_24
+from stepwell.signing import new_key
 from stepwell.store.objects import opened
 from stepwell.templates.edge_config import Edge, nginx
-from stepwell.templates.manifest import new_key
 from stepwell.templates.publish import publish
 
 ROUNDS = 5

@@ -14,7 +14,7 @@ from base64 import b64encode
 from pathlib import Path
 
 from stepwell.errors import StepwellError
-from stepwell.templates.manifest import signing_key
+from stepwell.signing import signing_key
 
 HERE = Path(__file__).parent
 EDGE = HERE.parents[1] / "edge"

@@ -130,7 +130,7 @@ def build(config: Config, *, worker: str = "") -> Well:
     below = below_cache(config, exact, rules, worth=partial(worth, paid), settlers=settlers, meaning=meaning)
     cache = cache_step(below, rules, lower, rules_on, meaning)
     upper = (*templates(config, partial(worth, paid)), cache)
-    kept = whats_kept(config, callers)
+    kept = whats_kept(config, callers, partial(worth, paid))
     door = Door(
         callers=callers,
         stairs={name: (*upper, *steps) for name, steps in lower.items()},
@@ -341,9 +341,9 @@ def templates(config: Config, worth: Callable[[str, Usage | None], float]) -> tu
     if section is None:
         return ()
     try:
+        from stepwell.signing import trusted  # noqa: PLC0415
         from stepwell.steps.template import Template  # noqa: PLC0415 - its bundles need the extra
         from stepwell.templates.live import Live  # noqa: PLC0415
-        from stepwell.templates.manifest import trusted  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(f"needs {error.name}: pip install 'stepwell[templates]'", field="templates") from error
     live = Live(opened(section.url), trusted(section.public_keys), section.refresh_s)

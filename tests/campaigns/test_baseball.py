@@ -14,7 +14,7 @@ import pytest
 
 from conftest import ROOT
 from stepwell.cli.main import main
-from stepwell.templates.manifest import new_key
+from stepwell.signing import new_key
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("STEPWELL_DATA"),

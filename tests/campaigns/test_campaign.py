@@ -26,8 +26,8 @@ from stepwell.campaigns.templates import published, stages
 from stepwell.cli.main import main
 from stepwell.engines.answers import Answers, Budget, BudgetReached
 from stepwell.errors import ConfigError, EngineError, TemplateError
+from stepwell.signing import new_key
 from stepwell.templates.fill import load
-from stepwell.templates.manifest import new_key
 
 CITY = ROOT / "examples" / "city-guide"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

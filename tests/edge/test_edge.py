@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 
+from stepwell.signing import SigningKey, new_key
 from stepwell.store.objects import opened
 from stepwell.templates.compile import bundle
-from stepwell.templates.manifest import SigningKey, new_key
 from stepwell.templates.publish import Terms, kill, publish, rollback
 from stepwell.templates.schema import Schema, Slot
 

@@ -13,9 +13,9 @@ import pytest
 
 from conftest import SCRIPTED, Start
 from stepwell.cli.main import main
+from stepwell.signing import SigningKey, new_key
 from stepwell.store.objects import opened
 from stepwell.templates.compile import bundle
-from stepwell.templates.manifest import SigningKey, new_key
 from stepwell.templates.publish import kill, publish
 from stepwell.templates.schema import Schema, Slot
 

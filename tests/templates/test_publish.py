@@ -22,11 +22,12 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from stepwell.errors import StoreError, TemplateError
+from stepwell.errors import ConfigError, StoreError, TemplateError
+from stepwell.signing import SigningKey, new_key, signing_key, trusted
 from stepwell.store.objects import Objects, opened
 from stepwell.templates.compile import bundle
 from stepwell.templates.edge_config import Edge, nginx
-from stepwell.templates.manifest import NAME, SigningKey, new_key, sign, signing_key, trusted, verify
+from stepwell.templates.manifest import NAME, sign, verify
 from stepwell.templates.packed import delta_key, unzstd
 from stepwell.templates.publish import Terms, kill, publish, rollback
 from stepwell.templates.published import read, status
@@ -135,7 +136,7 @@ from pathlib import Path
 from stepwell.store.folder import Folder
 from stepwell.store.objects import opened
 from stepwell.templates.publish import publish
-from stepwell.templates.manifest import signing_key
+from stepwell.signing import signing_key
 num, place, file = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 whole = Folder.lay
 count = 0
@@ -182,7 +183,7 @@ def test_a_full_disk_leaves_the_old_campaign(tmp_path: Path) -> None:
         "import resource, signal, sys\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
         "from pathlib import Path\nfrom stepwell.store.objects import opened\nfrom stepwell.errors import StoreError\n"
-        "from stepwell.templates.publish import publish\nfrom stepwell.templates.manifest import signing_key\n"
+        "from stepwell.templates.publish import publish\nfrom stepwell.signing import signing_key\n"
         "try: publish(opened(sys.argv[1]), {'en': Path(sys.argv[2]).read_bytes()}, campaign='cup', key=signing_key('KEY'))\n"
         "except StoreError as error: print(error); sys.exit(3)\n"
     )
@@ -256,9 +257,9 @@ def test_wrong_orders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(StoreError):
             opened(url)
     monkeypatch.setenv("KEY", "short")
-    with pytest.raises(TemplateError, match="no Ed25519 key"):
+    with pytest.raises(ConfigError, match="no Ed25519 key"):
         signing_key("KEY")
-    with pytest.raises(TemplateError, match="holds no key"):
+    with pytest.raises(ConfigError, match="holds no key"):
         signing_key("NOBODY")
     assert Terms().span()[0] < Terms().span()[1]
 

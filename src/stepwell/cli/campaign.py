@@ -35,7 +35,7 @@ def run(given: argparse.Namespace) -> int:
     from stepwell.campaigns.sources import Allowed, Job  # noqa: PLC0415
     from stepwell.cli.templates.told import campaign_progress, summary  # noqa: PLC0415
     from stepwell.engines.answers import Budget  # noqa: PLC0415
-    from stepwell.templates.manifest import signing_key  # noqa: PLC0415
+    from stepwell.signing import signing_key  # noqa: PLC0415
 
     campaign = file.load(given.file)
     if not given.no_publish:

@@ -23,9 +23,10 @@ from stepwell.campaigns.templates import published, stages
 from stepwell.demo.city import AREAS, EAT_TYPES, FOODS, names
 from stepwell.demo.figures import money
 from stepwell.engines.answers import Spent
+from stepwell.signing import new_key
 from stepwell.store.objects import opened
 from stepwell.templates import audience
-from stepwell.templates.manifest import NAME, new_key
+from stepwell.templates.manifest import NAME
 
 EXAMPLE = Path(stepwell.__file__).parents[2] / "examples" / "city-guide"
 NUM_READERS = 1_000_000

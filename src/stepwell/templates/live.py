@@ -11,9 +11,10 @@ from time import monotonic
 from msgspec import Struct
 
 from stepwell.errors import StoreError, TemplateError
+from stepwell.signing import Trusted
 from stepwell.store.objects import Objects
 from stepwell.templates.fill import Filler, load
-from stepwell.templates.manifest import Trusted, moment
+from stepwell.templates.manifest import moment
 from stepwell.templates.published import read
 from stepwell.templates.structure import Index, index
 

@@ -15,18 +15,9 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.errors import TemplateError
+from stepwell.signing import SigningKey, Trusted, trusted
 from stepwell.store.objects import Objects, conditional
-from stepwell.templates.manifest import (
-    NAME,
-    Manifest,
-    SigningKey,
-    Trusted,
-    authentic,
-    bundle_of,
-    sign,
-    stamp,
-    trusted,
-)
+from stepwell.templates.manifest import NAME, Manifest, authentic, bundle_of, sign, stamp
 from stepwell.templates.packed import FOREVER, MAX_BUNDLE_BYTES, pieces, whole
 from stepwell.templates.published import contents, past, versions
 

@@ -9,8 +9,9 @@ from hashlib import sha256
 from msgspec import Struct
 
 from stepwell.errors import TemplateError
+from stepwell.signing import Trusted
 from stepwell.store.objects import Objects
-from stepwell.templates.manifest import NAME, Manifest, Trusted, authentic, timely, unproven, verify
+from stepwell.templates.manifest import NAME, Manifest, authentic, timely, unproven, verify
 
 FORMS = {"bytes": "", "br": ".br", "zst": ".zst", "gz": ".gz"}
 PAST = re.compile(r"m/([1-9]\d{0,15})\.json")

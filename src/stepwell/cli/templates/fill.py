@@ -55,8 +55,8 @@ def bundle_of(given: argparse.Namespace) -> bytes:
     """The bundle that is named, or the one that is live. Raises TemplateError and StoreError."""
     if given.bundle:
         return bytes_of(given.bundle)
+    from stepwell.signing import signing_key, trusted  # noqa: PLC0415
     from stepwell.store.objects import opened  # noqa: PLC0415 - needs the extra
-    from stepwell.templates.manifest import signing_key, trusted  # noqa: PLC0415
     from stepwell.templates.published import read  # noqa: PLC0415
 
     own = [signing_key(KEY_ENV)] if os.environ.get(KEY_ENV) else []

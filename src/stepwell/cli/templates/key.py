@@ -16,9 +16,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Print the key in base64. Raises TemplateError."""
+    """Print the key in base64. Raises ConfigError."""
     check_extra()
-    from stepwell.templates.manifest import new_key, signing_key  # noqa: PLC0415 - needs the extra
+    from stepwell.signing import new_key, signing_key  # noqa: PLC0415 - needs the extra
 
     public = given.public
     data = signing_key(KEY_ENV).public.public_bytes_raw() if public else new_key().private.private_bytes_raw()

@@ -17,8 +17,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(given: argparse.Namespace) -> int:
     """Kill. Raises TemplateError and StoreError."""
     check_extra()
+    from stepwell.signing import signing_key  # noqa: PLC0415
     from stepwell.store.objects import opened  # noqa: PLC0415 - needs the extra
-    from stepwell.templates.manifest import signing_key  # noqa: PLC0415
     from stepwell.templates.publish import kill  # noqa: PLC0415
 
     manifest = kill(opened(given.url), key=signing_key(KEY_ENV))

@@ -24,9 +24,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(given: argparse.Namespace) -> int:
     """Publish. Raises TemplateError and StoreError."""
     check_extra()
+    from stepwell.signing import signing_key  # noqa: PLC0415
     from stepwell.store.objects import opened  # noqa: PLC0415 - needs the extra
     from stepwell.templates.fill import load  # noqa: PLC0415
-    from stepwell.templates.manifest import signing_key  # noqa: PLC0415
     from stepwell.templates.publish import Terms, publish  # noqa: PLC0415
 
     bundles = {file.stem: bytes_of(file) for file in given.bundles}

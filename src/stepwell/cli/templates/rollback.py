@@ -18,8 +18,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(given: argparse.Namespace) -> int:
     """Roll back. Raises TemplateError and StoreError."""
     check_extra()
+    from stepwell.signing import signing_key  # noqa: PLC0415
     from stepwell.store.objects import opened  # noqa: PLC0415 - needs the extra
-    from stepwell.templates.manifest import signing_key  # noqa: PLC0415
     from stepwell.templates.publish import rollback  # noqa: PLC0415
 
     manifest = rollback(opened(given.url), given.version, key=signing_key(KEY_ENV))

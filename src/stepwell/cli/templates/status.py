@@ -24,8 +24,8 @@ def run(given: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415 - needs the extra
     from rich.table import Table  # noqa: PLC0415
 
+    from stepwell.signing import signing_key, trusted  # noqa: PLC0415
     from stepwell.store.objects import opened  # noqa: PLC0415
-    from stepwell.templates.manifest import signing_key, trusted  # noqa: PLC0415
     from stepwell.templates.published import status  # noqa: PLC0415
 
     own = [signing_key(KEY_ENV)] if os.environ.get(KEY_ENV) else []
