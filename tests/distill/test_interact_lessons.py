@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stepwell.distill.curriculum import drawn, tally, traits
 from stepwell.distill.data import Example
-from stepwell.distill.replay import mixed, swapped, values_of
+from stepwell.distill.replay import fits, mixed, swapped, values_of
 from stepwell.quality.verify import verifier
 
 words = st.sampled_from(["Alpha", "Bravo", "Charlie", "Delta", "Echo", "Foxtrot"])
@@ -55,3 +55,11 @@ def test_replay_has_its_share(num_new: int, num_old: int, share: float, seed: in
     assert len(rows) - num_new == wanted
     counts = [rows.count(row) for row in old]
     assert not counts or max(counts) - min(counts) <= 1
+
+
+def test_a_swap_leaves_words_and_articles_whole() -> None:
+    assert fits("French", "Italian", "a place with French food") is False  # a French, an Italian
+    assert fits("French", "Chinese", "a place with French food")
+    assert not fits("pub", "bar", "a public house")
+    assert not fits("no", "yes", "no children")
+    assert not fits("French", "Chinese", "French food, very French")

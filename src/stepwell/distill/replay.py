@@ -7,6 +7,7 @@ place of one that stands in the text letter by letter, and the verifier has the 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from stepwell.distill.data import Example
@@ -16,6 +17,9 @@ Values = Mapping[str, Sequence[str]]
 """The values that each slot may take."""
 SWAPPED = 0.6
 """How likely each value is swapped."""
+UNSAID = {"yes", "no", "true", "false"}
+"""Values that say whether, not what: where they stand in a text they mean something else."""
+VOWELS = frozenset("aeiou")
 
 
 def values_of(prompts: Iterable[str]) -> Values:
@@ -33,12 +37,18 @@ def swapped(example: Example, values: Values, verify: Verify, chance: random.Ran
     prompt, text = example.prompt, example.completion
     for name, value in facts.items():
         other = chance.choice(values.get(name) or [value])
-        fits = text.count(value) == 1 and other not in facts.values() and other not in text
-        if fits and chance.random() < SWAPPED:
+        if chance.random() < SWAPPED and other not in facts.values() and fits(value, other, text):
             prompt = prompt.replace(f"{name}[{value}]", f"{name}[{other}]")
             text = text.replace(value, other)
     right = prompt != example.prompt and not verify(prompt, text)
     return example._replace(prompt=prompt, completion=text, id="") if right else None
+
+
+def fits(value: str, other: str, text: str) -> bool:
+    """Whether a value stands in the text once, as words of its own, and another may stand there (a pub, an inn)."""
+    alone = len(re.findall(rf"(?<!\w){re.escape(value)}(?!\w)", text)) == text.count(value) == 1
+    same_article = (value[:1].lower() in VOWELS) == (other[:1].lower() in VOWELS)
+    return alone and same_article and other not in text and not {value.lower(), other.lower()} & UNSAID
 
 
 def swaps(row: Example, num: int, values: Values, verify: Verify, chance: random.Random) -> Iterator[Example]:
