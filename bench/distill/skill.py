@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from msgspec.structs import replace
 from numpy.typing import NDArray
 from recipes.writer import data
@@ -36,7 +37,7 @@ from stepwell.synth.row import made
 
 WRITER = Path(__file__).parents[2] / "models" / "house-writer"
 LICENCE = "CC-BY-SA-4.0"
-SLOT = "near"
+SLOT = "familyFriendly"
 TEACHER = f"house-writer@{fingerprint(WRITER)[:12]}"
 SEEDS = (0, 1, 2)
 MAX_CALLS = 500
@@ -54,29 +55,34 @@ class Size(NamedTuple):
     """Texts of the teacher that the student begins with, all without the slot."""
     base: Plan
     interact: InteractSection
-    held: int
-    """Held-out prompts of each skill, at most, in dev and in test."""
+    test: int
+    """Test prompts of each skill, at most."""
+    dev: int
 
 
-BASE = Plan(steps=1_500, batch_tokens=2_600, rate=4e-3, warm_steps=50, average=0.998, save_every=1_500)
-ROUND = Plan(steps=150, batch_tokens=2_600, rate=2e-3, warm_steps=10, average=0.99, save_every=150)
+BASE = Plan(
+    steps=1_000, batch_tokens=2_600, optimizer="muon", rate=5e-3, warm_steps=50, average=0.998, save_every=1_000
+)
+ROUND = replace(BASE, steps=250, rate=2e-3, warm_steps=10, average=0.99, save_every=250)
 SETTINGS = InteractSection(
     prompts="",
     old="",
     held_new="",
     held_old="",
-    rounds=4,
-    practice=500,
-    repairs=150,
-    swaps=6,
+    rounds=3,
+    practice=300,
+    repairs=250,
+    swaps=1,
     share_old=0.5,
     goal=0.98,
-    max_loss=0.01,
+    max_loss=0.02,
     train=ROUND,
     licence=LICENCE,
 )
-FULL = Size(SEEDS, 8_000, BASE, SETTINGS, 10_000)
-QUICK = Size((0,), 2_000, replace(BASE, steps=300), replace(SETTINGS, rounds=2, train=replace(ROUND, steps=60)), 100)
+FULL = Size(SEEDS, 8_000, BASE, SETTINGS, 10_000, 250)
+QUICK = Size(
+    (0,), 2_000, replace(BASE, steps=250), replace(SETTINGS, rounds=1, train=replace(ROUND, steps=150)), 100, 50
+)
 
 
 class Prompts(NamedTuple):
@@ -128,7 +134,7 @@ class Lessons(NamedTuple):
 def lessons(size: Size) -> Lessons:
     """The same for all seeds: prompts, and to the old ones the teacher's own answers where they are right."""
     prompts = to_learn(size.taught, POOL)
-    said = [texts[0] for texts in generate(load(WRITER), prompts.old)]
+    said = [texts[0] for texts in generate(load(WRITER, dtype=torch.bfloat16), prompts.old)]
     right = verifier("slots")
     old = [Example(mr, text) for mr, text in zip(prompts.old, said, strict=True) if not right(mr, text)]
     return Lessons(prompts.new, old)
@@ -142,7 +148,7 @@ def begun(size: Size, seed: int, known: Lessons, out: Path) -> Path:
 def learned(size: Size, seed: int, student: Path, known: Lessons, out: Path) -> Interaction:
     """The interaction; it stops, and chooses its best round, by the dev set."""
     settings = replace(size.interact, seed=seed, train=replace(size.interact.train, seed=seed))
-    answers, dev = Answers(out / "answers"), held_out("dev", size.held)
+    answers, dev = Answers(out / "answers"), held_out("dev", size.dev)
     job = Job(
         section=settings,
         root=out,
@@ -164,7 +170,7 @@ def learned(size: Size, seed: int, student: Path, known: Lessons, out: Path) -> 
 def house_writer(prompts: Sequence[str], attempt: int) -> list[str]:
     """The teacher: its likeliest answer first, a drawn one where that was wrong."""
     warmth = 0.7 if attempt else 0.0
-    return [said[0] for said in generate(load(WRITER), prompts, temperature=warmth, seed=attempt)]
+    return [said[0] for said in generate(load(WRITER, dtype=torch.bfloat16), prompts, temperature=warmth, seed=attempt)]
 
 
 def shown(_what: str, over: Round | None) -> None:
@@ -204,7 +210,7 @@ def one_seed(size: Size, seed: int, known: Lessons, out: Path) -> Skill:
     before = begun(size, seed, known, out / "begun")
     told = learned(size, seed, before, known, out)
     print(f"  {told.reason}; round {told.best.number} is kept", flush=True)
-    after, test = Path(told.best.student), held_out("test", size.held)
+    after, test = Path(told.best.student), held_out("test", size.test)
     measured = (rights(student, prompts) for prompts in (test.new, test.old) for student in (before, after))
     return Skill(*measured, told.rounds[-1].calls, told.rounds[-1].number)
 
