@@ -20,7 +20,7 @@ from stepwell.distill.answered import talk
 from stepwell.distill.data import Example
 from stepwell.distill.generate import generate
 from stepwell.distill.sparse import TopK
-from stepwell.distill.student import Model, fingerprint, load
+from stepwell.distill.student import Model, fingerprint, load, native
 from stepwell.distill.teach import Job, Outcome
 from stepwell.engines.answers import Spent
 from stepwell.errors import DistillError
@@ -37,7 +37,8 @@ def given(job: Job, rows: Sequence[Row]) -> list[Outcome]:
     """What the teacher gives for rows, in their order. Raises DistillError."""
     section = job.section
     folder = job.path(section.path)
-    model = load(folder, device=section.device)
+    device = torch.device(section.device)
+    model = load(folder, device=section.device, dtype=native(device))
     revision = fingerprint(folder)[:HASH_CHARS]
     named = [{**row, "id": str(row.get("id") or at)} for at, row in enumerate(rows)]
     work = Work(job, model, revision)

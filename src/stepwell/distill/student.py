@@ -95,6 +95,13 @@ def load(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float3
     return Model(module.to(device=device, dtype=dtype).eval(), words, folder)
 
 
+def native(device: torch.device) -> torch.dtype:
+    """The shortest numbers that a machine multiplies natively: bfloat16 where it can."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32  # noqa: SLF001 - no public name
+
+
 def read_llama(folder: Path, config: Mapping[str, Any]) -> llama.Llama:
     """The plain Llama with the folder's weights, one file or several. Raises DistillError."""
     files = sorted(folder.glob("*.safetensors"))

@@ -27,7 +27,7 @@ from stepwell.distill.picture import write_curve
 from stepwell.distill.plan import DIVERGENCES, SPARSE, parsed
 from stepwell.distill.plan import Plan as Plan  # noqa: PLC0414 - the section of this file
 from stepwell.distill.sparse import SparseRows
-from stepwell.distill.student import Model, fingerprint, save
+from stepwell.distill.student import Model, fingerprint, native, save
 from stepwell.distill.teaching import Lessons
 from stepwell.distill.weights import Transform as Transform  # noqa: PLC0414 - named by callers
 from stepwell.distill.weights import Weights, optimizers_of, rate_at
@@ -350,9 +350,7 @@ def precision(plan: Plan, device: torch.device) -> torch.dtype:
     """bfloat16 where asked, or where the machine multiplies it natively."""
     if plan.precision != "auto":
         return torch.bfloat16 if plan.precision == "bf16" else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32  # noqa: SLF001 - no public name
+    return native(device)
 
 
 def better(metric: str, new: Mapping[str, float], old: Mapping[str, float]) -> bool:
