@@ -80,7 +80,7 @@ class Kitchen:
         text = f'[synth]\nlicence = "CC0-1.0"\n{synth}\n'
         if seeds:
             text += '[synth.seeds]\npaths = ["seeds.jsonl"]\nlicence = "CC BY 4.0"\n'
-        text += f'[synth.generator]\nurl = "{self.server.url}"\nmodel = "gpt-4o-mini"\nmax_tokens = 64\n{generator}\n{more}\n'
+        text += f'[synth.generator]\nurl = "{self.server.url}"\nmodel = "meta-llama/llama-3-3-70b-instruct"\nmax_tokens = 64\n{generator}\n{more}\n'
         path = self.folder / "recipe.toml"
         path.write_text(text)
         return path

@@ -12,6 +12,7 @@ from generating import SEEDS, Kitchen, kitchen_in, sentence
 from conftest import Upstream
 from stepwell.engines.answers import Answers, Budget, BudgetReached
 from stepwell.errors import ConfigError, DistillError, EngineError, StoreError
+from stepwell.synth.generator import opened
 from stepwell.synth.make import make
 from stepwell.synth.recipe import load
 from stepwell.synth.row import lacks
@@ -51,7 +52,7 @@ def test_every_source_brings_rows_with_provenance(kitchen: Kitchen) -> None:
     assert [(row, missing) for row in rows if (missing := lacks(row))] == []
     for row in rows:
         if row.source != "seed":
-            assert (row.generator, row.generator_rev) == ("gpt-4o-mini", "writer-2026-11 fp_1")
+            assert (row.generator, row.generator_rev) == ("meta-llama/llama-3-3-70b-instruct", "writer-2026-11 fp_1")
             assert row.params["temperature"] == 0.5
             assert row.usd > 0
             assert row.tokens_out == 20
@@ -134,7 +135,7 @@ def test_equal_questions_are_asked_once(kitchen: Kitchen) -> None:
     assert len(rows) == 2
     assert len(kitchen.server.bodies) == 1
     assert rows[0].source == "seed"
-    assert rows[0].generator == "gpt-4o-mini"
+    assert rows[0].generator == "meta-llama/llama-3-3-70b-instruct"
 
 
 def test_without_a_generator_prompts_wait_for_a_teacher(kitchen: Kitchen) -> None:
@@ -215,9 +216,12 @@ def test_a_key_that_is_not_there_and_a_model_without_a_price_are_told(kitchen: K
     with pytest.raises(ConfigError, match="NO_SUCH_KEY_HERE holds no key"):
         make(recipe, kitchen.open(recipe))
     path = kitchen.recipe(SLOTS + "[synth.sampled]\nrows = 3\n")
-    path.write_text(path.read_text().replace("gpt-4o-mini", "gpt-4o-minni"))
+    path.write_text(path.read_text().replace("meta-llama/llama-3-3-70b-instruct", "meta-llama/llama-3-3-70b-instrukt"))
     recipe = load(path)
-    with pytest.raises(ConfigError, match="no price for 'gpt-4o-minni'; did you mean 'gpt-4o-mini'"):
+    with pytest.raises(
+        ConfigError,
+        match="no price for 'meta-llama/llama-3-3-70b-instrukt'; did you mean 'meta-llama/llama-3-3-70b-instruct'",
+    ):
         make(recipe, kitchen.open(recipe))
 
 
@@ -225,3 +229,14 @@ def test_only_so_many_seeds(kitchen: Kitchen) -> None:
     path = kitchen.recipe()
     path.write_text(path.read_text().replace('licence = "CC BY 4.0"', 'licence = "CC BY 4.0"\nrows = 3'))
     assert [row.prompt for row in make(load(path), None)] == [SEEDS[at]["prompt"] for at in (0, 2, 4)]
+
+
+def test_a_generator_whose_terms_restrict_training_needs_your_word(kitchen: Kitchen) -> None:
+    path = kitchen.recipe(SLOTS + "[synth.sampled]\nrows = 3\n")
+    path.write_text(path.read_text().replace("meta-llama/llama-3-3-70b-instruct", "gpt-4o-mini"))
+    recipe = load(path)
+    answers = Answers(kitchen.folder / "answers")
+    with pytest.raises(DistillError, match=r"restrict training .* --i-may"):
+        opened(recipe, answers, Budget(), lambda _done, _all, _usd: None)
+    opened(recipe, answers, Budget(), lambda _done, _all, _usd: None, i_may=True)
+    assert not kitchen.server.bodies

@@ -80,7 +80,12 @@ def test_from_a_recipe_to_a_card(kitchen: Kitchen, capsys: pytest.CaptureFixture
     assert all(row["reason"] and row["filters"][row["rejected_by"]] == row["reason"] for row in dead)
     assert told["usd"] == pytest.approx(Answers(root / "answers").spent().usd)
     card = (folder(root, "sift") / "README.md").read_text()
-    for what in ("CC BY 4.0", "gpt-4o-mini (writer-2026-11 fp_1)", "| verify | 36 | 2 |", f"{told['usd']:.4f} USD"):
+    for what in (
+        "CC BY 4.0",
+        "meta-llama/llama-3-3-70b-instruct (writer-2026-11 fp_1)",
+        "| verify | 36 | 2 |",
+        f"{told['usd']:.4f} USD",
+    ):
         assert what in card
     picture = ET.parse(folder(root, "sift") / "funnel.svg").getroot()  # noqa: S314 - our own file
     assert f"36 rows went in, {len(rows)} stayed" in "".join(picture.itertext())

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.campaigns.specialist_file import Recipe
-from stepwell.distill import teach, terms
+from stepwell.distill import teach
 from stepwell.distill.critique import Tell, asking, writing
 from stepwell.distill.data import examples
 from stepwell.distill.generate import generate
@@ -27,6 +27,7 @@ from stepwell.distill.pupil import Student, Watch
 from stepwell.distill.rounds import Interaction, InteractSection, Round
 from stepwell.distill.student import fingerprint, load
 from stepwell.distill.teach import TeacherSection
+from stepwell.engines import terms
 from stepwell.engines.answers import Answers, Budget
 from stepwell.errors import ConfigError, DistillError
 from stepwell.quality.verify import verifier

@@ -21,7 +21,7 @@ from stepwell.campaigns import (
 from stepwell.campaigns.cost import Cost, measured, total
 from stepwell.campaigns.run import Stage, Watch, run
 from stepwell.campaigns.specialist_job import CARD, GATE, Job
-from stepwell.distill import terms
+from stepwell.engines import terms
 from stepwell.quality.verdict import Report
 
 

@@ -69,7 +69,7 @@ def tools_of(job: Job, whole: synths.Recipe) -> Tools:
         return MiniLm(None, job.root / "embedder").embed
 
     def open_() -> Paid:
-        return opened(whole, job.answers, job.allowed.budget, watch)
+        return opened(whole, job.answers, job.allowed.budget, watch, i_may=job.allowed.i_may)
 
     return Tools(open_ if whole.synth.generator else None, embed)
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from stepwell.distill import terms
+from stepwell.engines import terms
 from stepwell.engines.answers import Answers, Budget, Spent
 from stepwell.errors import ConfigError, DistillError
 from stepwell.store import tables

@@ -19,7 +19,7 @@ import msgspec
 from stepwell.config_kept import Capture as Section
 from stepwell.errors import StoreError
 from stepwell.ledger.pipe import Pipe
-from stepwell.synth.captured import LARGE, Seen
+from stepwell.synth.seen import LARGE, Seen
 from stepwell.types import Settled, Usage
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ import msgspec
 
 from stepwell.config_kept import Capture as Section
 from stepwell.ledger.listen import listen
-from stepwell.synth.captured import Seen, row_of
+from stepwell.synth.captured import row_of
+from stepwell.synth.seen import Seen
 from stepwell.synth.shards import Limits, Shards, folder_of
 
 log = logging.getLogger(__name__)

@@ -6,15 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from stepwell.engines.replay import in_form
 from stepwell.engines.texts import answered_text
 from stepwell.synth.mask import masked
 from stepwell.synth.row import Message, Row, made
-from stepwell.types import Form, Kind
+from stepwell.synth.seen import LARGE, Seen
+from stepwell.types import Kind
 
-LARGE = "large"
 MOST_CHARS = 32_768
 """Longer talks are documents."""
 MORE_THAN_TEXT = ("tools", "functions", "response_format", "audio", "modalities", "logprobs")
@@ -22,24 +21,6 @@ MORE_THAN_TEXT = ("tools", "functions", "response_format", "audio", "modalities"
 TOLD = ("temperature", "top_p", "max_tokens", "max_completion_tokens")
 
 decode = msgspec.json.Decoder().decode
-
-
-class Seen(Struct, frozen=True, array_like=True, gc=False):
-    """What the gateway hands over: bytes as they were, for they are read elsewhere."""
-
-    tenant: str
-    request: str
-    at_s: float
-    route: str
-    kind: Kind
-    asked: bytes
-    form: Form
-    answered: bytes
-    step: str
-    engine: str
-    usd: float
-    tokens_in: int
-    tokens_out: int
 
 
 def row_of(seen: Seen, licence: str) -> Row | None:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.config import EmbeddedEngine, HttpEngine
+from stepwell.engines import terms
 from stepwell.engines.answers import Answers, Budget, key_of
 from stepwell.engines.asking import Teacher
 from stepwell.engines.embedded import Embedded
@@ -40,12 +41,16 @@ class Paid(Struct, frozen=True):
     watch: Watch = lambda _done, _all, _usd: None
 
 
-def opened(recipe: Recipe, answers: Answers, budget: Budget, watch: Watch) -> Paid:
-    """The recipe's generator, ready to be asked; close `teacher.engine`. Raises ConfigError."""
+def opened(recipe: Recipe, answers: Answers, budget: Budget, watch: Watch, *, i_may: bool = False) -> Paid:
+    """The recipe's generator, ready to be asked; close `teacher.engine`.
+
+    Raises ConfigError; DistillError where its terms restrict training on its answers and nobody says `i_may`.
+    """
     section = recipe.synth.generator
     if section is None:
         raise ConfigError("no [synth.generator]", field="synth")
     language = recipe.synth.filters.language
+    terms.check(section.url, section.model, i_may=i_may)
     if section.path:
         path = recipe.path(section.path)
         engine = Embedded("generator", embedded(section, path))

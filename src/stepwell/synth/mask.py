@@ -29,7 +29,7 @@ KEY = re.compile(
     re.IGNORECASE,
 )
 TOLD_SECRET = re.compile(
-    r"\b(?:bearer|password|passwd|pwd|secret|api[_ -]?key|token)\b\"?\s*(?:is|:|=)?\s*[\"']?"
+    r"\b(?:bearer|password|passwd|pwd|secret|api[_ -]?key|token)\b\"?\s*(?P<sign>is\b|:|=|)\s*[\"']?"
     r"(?P<value>[^\s\"'<>]{6,300})",
     re.IGNORECASE,
 )
@@ -53,6 +53,10 @@ class Found(NamedTuple):
     """The same for two ways to write the same."""
 
 
+Looks = Callable[[str], Iterator[Found]]
+"""Finds one kind in a piece of text."""
+
+
 def masked(texts: Sequence[str]) -> list[str]:
     """The texts of one row with placeholders in place of what is personal."""
     whole = "\n".join(texts)
@@ -71,22 +75,23 @@ def masked(texts: Sequence[str]) -> list[str]:
 
 
 def replaced(text: str, name: Callable[[Found], str]) -> str:
-    """One text, masked."""
-    parts, at = [], 0
-    for found in spans(text):
-        parts += [text[at : found.start], name(found)]
-        at = found.end
-    return "".join([*parts, text[at:]])
-
-
-def spans(text: str) -> list[Found]:
-    """What is personal, in order; where two overlap, the kind that is looked for first has all that both cover."""
-    found: list[Found] = []
+    """One text, masked: each kind is looked for in what the kinds before have left."""
+    plain, names = [text], [""]
+    """Pieces of the text, each with the placeholder behind it."""
     for looks in KINDS:
-        for each in looks(text):
-            if not any(each.start < other.end and other.start < each.end for other in found):
-                found.append(each)
-    return sorted(found)
+        parts = [part for piece, behind in zip(plain, names, strict=True) for part in cut(piece, behind, looks, name)]
+        plain, names = [piece for piece, _ in parts], [behind for _, behind in parts]
+    return "".join(piece + behind for piece, behind in zip(plain, names, strict=True))
+
+
+def cut(piece: str, behind: str, looks: Looks, name: Callable[[Found], str]) -> Iterator[tuple[str, str]]:
+    """A piece of plain text, cut at what is found in it; of two that overlap, at the first."""
+    at = 0
+    for found in sorted(looks(piece)):
+        if found.start >= at:
+            yield piece[at : found.start], name(found)
+            at = found.end
+    yield piece[at:], behind
 
 
 def links(text: str) -> Iterator[Found]:
@@ -126,11 +131,20 @@ def keys(text: str) -> Iterator[Found]:
             yield Found(*match.span(), "KEY", match[0])
     for match in TOLD_SECRET.finditer(text):
         value = match["value"].rstrip(ENDS)
-        if any(char.isdigit() for char in value) or match[0].lower().startswith(("pass", "pwd")):
+        if is_told(match["sign"], value):
             yield Found(match.start("value"), match.start("value") + len(value), "KEY", value)
     for match in LONG_WORD.finditer(text):
         if sum(char.isdigit() for char in match[0]) >= LEAST_MIXED:
             yield Found(*match.span(), "KEY", match[0])
+
+
+def is_told(sign: str, value: str) -> bool:
+    """Whether what stands behind a word such as password is one: `policy` is not, `is required` neither."""
+    if sign in {":", "="}:
+        return bool(value)
+    kinds = (str.islower, str.isupper, str.isdigit, lambda char: not char.isalnum())
+    mixture = sum(any(map(kind, value)) for kind in kinds)
+    return any(map(str.isdigit, value)) or (sign.lower() == "is" and mixture > 1)
 
 
 def ibans(text: str) -> Iterator[Found]:
@@ -179,4 +193,4 @@ def kind_of(written: str, digits: str) -> str:
     return "PHONE" if written[0] in "+(0" or not written.isdigit() else "NUMBER"
 
 
-KINDS: tuple[Callable[[str], Iterator[Found]], ...] = (links, emails, ibans, identifiers, keys, addresses, numbers)
+KINDS: tuple[Looks, ...] = (links, emails, ibans, identifiers, keys, addresses, numbers)

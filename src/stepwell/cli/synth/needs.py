@@ -29,6 +29,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The recipe, and where its work is kept."""
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file with a section [synth]")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where rows and answers are kept (default: runs/NAME)")
+    parser.add_argument("--i-may", action="store_true", help="you may train on its generator's answers")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
@@ -64,7 +65,7 @@ def tools_of(given: argparse.Namespace, recipe: Recipe, watch: Watch) -> Tools:
         return MiniLm(None, root_of(given) / "embedder").embed
 
     def open_() -> Paid:
-        return opened(recipe, answers, budget, watch)
+        return opened(recipe, answers, budget, watch, i_may=given.i_may)
 
     embeds = all(importlib.util.find_spec(name) for name in ("onnxruntime", "tokenizers"))
     return Tools(open_ if recipe.synth.generator else None, embed if embeds else None)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from stepwell.distill.terms import UNKNOWN, catalogue, check, terms_of
+from stepwell.engines.terms import UNKNOWN, catalogue, check, terms_of
 from stepwell.errors import DistillError
 
 

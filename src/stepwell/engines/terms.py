@@ -33,7 +33,7 @@ class Terms(Section, frozen=True):
 
 def catalogue() -> dict[str, Terms]:
     """The table that ships."""
-    text = (files("stepwell.distill") / SHIPPED).read_text(encoding="utf-8")
+    text = (files("stepwell.engines") / SHIPPED).read_text(encoding="utf-8")
     found: dict[str, Terms] = typed(text, dict[str, Terms], file=SHIPPED)
     return found
 
