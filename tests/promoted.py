@@ -10,13 +10,22 @@ import msgspec
 from stepwell.quality.compare import GatePlan
 from stepwell.quality.files import lay
 from stepwell.quality.promotion import Promotion, Stage
-from stepwell.quality.verdict import FILE, Decision, Report, written
+from stepwell.quality.verdict import FILE, Decision, Finding, Report, written
 from stepwell.signing import SigningKey, signed, trusted
 
 
-def report(model: str, *, decision: Decision = "promote", margin: float = 0.02, reason: str = "by a test") -> Report:
-    plan = msgspec.to_builtins(GatePlan(margin=margin))
-    return Report(decision, reason, [], plan, "0" * 64, "0" * 64, model, "2026-11-26T00:00:00+00:00")
+def report(
+    model: str,
+    *,
+    decision: Decision = "promote",
+    margin: float = 0.02,
+    reason: str = "by a test",
+    slices: tuple[str, ...] = (),
+) -> Report:
+    """`slices`: the values of the slot `kind` that passed, where not all did."""
+    plan = msgspec.to_builtins(GatePlan(margin=margin, slice_by="slot:kind" if slices else ""))
+    findings = [Finding(name, "right", "non-inferior", "by a test", 1, 1, margin) for name in slices]
+    return Report(decision, reason, findings, plan, "0" * 64, "0" * 64, model, "2026-11-26T00:00:00+00:00")
 
 
 def put(folder: Path, key: SigningKey, verdict: Report) -> None:

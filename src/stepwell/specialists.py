@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Coroutine, Mapping
 from functools import partial
@@ -21,6 +22,7 @@ from stepwell.quality.files import sha256_of
 from stepwell.quality.judge import Embed
 from stepwell.quality.judge_model import Ask
 from stepwell.quality.judges import named
+from stepwell.quality.promise import Promise
 from stepwell.quality.promotion import Promotion
 from stepwell.quality.sequential import bounds
 from stepwell.quality.verify import verifier
@@ -29,7 +31,7 @@ from stepwell.steps.descend import Rule
 from stepwell.steps.judging import Worth, asking
 from stepwell.steps.occupied import Occupied
 from stepwell.steps.specialist import Price, Specialist
-from stepwell.steps.stand import Stand
+from stepwell.steps.stand import LOOK_S, Stand
 from stepwell.steps.trial import Compare, Trial, by_judge, by_verifier, ruled
 from stepwell.types import Settled, Usage
 
@@ -51,6 +53,8 @@ class Specialists(Struct, frozen=True):
 
     steps: Mapping[str, Specialist]
     trials: Mapping[str, Trial]
+    promise: Promise | None = None
+    """What rules on other uncertain proposals, where there are any."""
     worker: str = ""
 
     def of(self, route: str) -> tuple[Specialist, ...]:
@@ -67,8 +71,15 @@ class Specialists(Struct, frozen=True):
             trial.settle(settled)
 
     def work(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """What goes on beside requests: compare, and let go of what a roll-back made worthless."""
-        return tuple(each for trial in self.trials.values() for each in (trial.run(), trial.watch()))
+        """What goes on beside requests: compare, let go of what a roll-back made worthless, share the budget."""
+        trials = (each for trial in self.trials.values() for each in (trial.run(), trial.watch()))
+        return (*trials, self.share_budget())
+
+    async def share_budget(self) -> None:
+        """Tell the promise what is not left for others, until cancelled: a request is answered by one specialist."""
+        while self.promise is not None:
+            self.promise.reserved = max(trial.reserved() for trial in self.trials.values())
+            await asyncio.sleep(LOOK_S)
 
     def metrics(self) -> bytes:
         """How they stand, for Prometheus."""
@@ -104,9 +115,13 @@ def compose(
     worth: Worth,
     *,
     embed: Embed | None,
+    promise: Promise | None,
     worker: str,
 ) -> Specialists:
-    """Put them together. `embed`: for judges that need vectors. Raises ConfigError."""
+    """Put them together. `embed`: for judges that need vectors; `promise`: whose budget they share.
+
+    Raises ConfigError, and DistillError where a model's file cannot be read.
+    """
     occupied = {
         section.engine: Occupied(threads(config.engines[section.engine])) for section in config.specialists.values()
     }
@@ -137,7 +152,7 @@ def compose(
             chance=Random(int.from_bytes(os.urandom(8))),  # noqa: S311 - samples, no secrets
             forget=partial(exact.tags.bump, f"engine:{section.engine}", "rolled back"),
         )
-    return Specialists(steps, trials, worker)
+    return Specialists(steps, trials, promise, worker)
 
 
 def compare(judge: str, *, embed: Embed | None, ask: Ask | None, field: str) -> Compare:

@@ -326,8 +326,8 @@ def specialists(
         from stepwell.specialists import compose  # noqa: PLC0415 - verdicts are signed: that needs the extra
     except ImportError as error:
         raise ConfigError(f"needs {error.name}: pip install 'stepwell[templates]'", field="specialists") from error
-    embed = None if meaning is None else meaning.embedder.embed
-    return compose(config, exact, engines, partial(worth, paid), embed=embed, worker=worker)
+    embed, promise = (None, None) if meaning is None else (meaning.embedder.embed, meaning.audits.promise)
+    return compose(config, exact, engines, partial(worth, paid), embed=embed, promise=promise, worker=worker)
 
 
 def told(part: ByMeaning | Specialists | None) -> bytes:

@@ -17,7 +17,7 @@ from stepwell.errors import ConfigError, DistillError
 from stepwell.quality import paired, resample
 from stepwell.quality.compare import GatePlan, Pair, judge, pairs_of
 from stepwell.quality.text import bleu, counts
-from stepwell.quality.verdict import lines, read, written
+from stepwell.quality.verdict import lines, passing, read, written
 from stepwell.quality.verify import verifier
 
 WORDS = [f"w{place}" for place in range(40)]
@@ -225,6 +225,24 @@ def test_every_slice_counts_and_is_named() -> None:
     assert judge(plan, rows + made(num, 1, 1, name="c")).findings[2].found == "non-inferior"
     with pytest.raises(DistillError, match="no slice 'd'"):
         judge(plan, made(3, 1, 1, name="d"))
+
+
+def test_slices_that_are_known_from_the_prompt_pass_apart() -> None:
+    plan = GatePlan(verify="values", margin=0.05, slices=("pub", "cafe"), slice_by="slot:kind")
+    num = plan.needed()
+    rows = [
+        Pair(f"{kind}{place}", f"kind[{kind}], n[{place}]", f"{kind} {place}" if good else "", f"{kind} {place}")
+        for kind, good in (("pub", True), ("cafe", False))
+        for place in range(num)
+    ]
+    report = judge(plan, rows)
+    assert (report.decision, passing(report.findings)) == ("promote", ["pub"])
+    assert report.reason.startswith("for pub; not for cafe, right: inferior")
+    assert judge(plan, rows[num:]).decision == "refuse"
+    assert judge(plan, rows[:num]).decision == "promote"
+    assert judge(plan, rows[: num - 1]).decision == "cannot tell"
+    with pytest.raises(ConfigError, match=r"gate\.slice_by: 'kind' names no function"):
+        judge(msgspec.structs.replace(plan, slice_by="kind"), rows)
 
 
 def test_a_prompt_counts_once() -> None:

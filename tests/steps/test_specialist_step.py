@@ -15,11 +15,12 @@ from asked import asked, chat
 from hypothesis import given
 from hypothesis import strategies as some
 
-from promoted import promoted
+from promoted import promoted, put, report
 from stepwell.config import Specialist as Section
 from stepwell.engines.texts import answered_text
 from stepwell.errors import EngineUnavailable
 from stepwell.quality.judge import Verdict
+from stepwell.quality.promise import Promise, Terms
 from stepwell.quality.promotion import Promotion
 from stepwell.quality.verify import Verify, verifier
 from stepwell.signing import new_key, trusted
@@ -256,6 +257,28 @@ async def test_an_audited_answer_is_the_large_models_and_both_are_compared(tmp_p
     assert outcome.visits[0].usd == pytest.approx(0.001)
     await worked(trial)
     assert Promotion(tmp_path).standing().counts.ties == 1
+
+
+async def test_only_slices_that_passed_are_answered(tmp_path: Path) -> None:
+    specialist = made(tmp_path, Student(["a pub"]))
+    put(tmp_path, KEY, report("m", slices=("pub",)))
+    Promotion(tmp_path).promote(trusted((), KEY), to="live", because="a test")
+    assert isinstance(await specialist.propose(asks("kind[pub]")), Proposal)
+    told = await specialist.propose(asks("kind[cafe]"))
+    assert isinstance(told, Defer)
+    assert told.reason == "writer: the slice 'cafe' did not pass the gate"
+
+
+@pytest.mark.parametrize(("stage", "share"), [("shadow", 0), ("canary", 0.02 * 0.3), ("live", 0.02)])
+async def test_what_it_may_get_wrong_is_not_there_for_others(tmp_path: Path, stage: str, share: float) -> None:
+    trial = on_trial(made(tmp_path, Student([GOOD]), stage=stage, canary=0.3))
+    assert trial.reserved() == pytest.approx(share)
+    promise = Promise(Terms(0.03), Random(0))
+    promise.reserved = trial.reserved()
+    assert promise.past().terms.error == pytest.approx(0.03 - share)
+    assert promise.terms.error == 0.03
+    promise.reserved = 0.05
+    assert promise.past().terms.error == 0
 
 
 async def test_a_share_of_answers_is_audited(tmp_path: Path) -> None:

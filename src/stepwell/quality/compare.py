@@ -20,7 +20,8 @@ from msgspec import Meta, Struct
 from stepwell.errors import DistillError
 from stepwell.quality import paired, resample, text
 from stepwell.quality.judge import normal
-from stepwell.quality.verdict import Decision, Finding, Metric, Report
+from stepwell.quality.slicing import slicer
+from stepwell.quality.verdict import Decision, Finding, Metric, Report, passing
 from stepwell.quality.verify import Verify, verifier
 from stepwell.toml import Section
 
@@ -47,7 +48,9 @@ class GatePlan(Section, frozen=True):
     power: Share = 0.95
     """Probability that one as good as the teacher passes."""
     slices: tuple[str, ...] = ()
-    """Each must pass. None: all pairs are one slice."""
+    """Each must pass, unless `slice_by` is given. None: all pairs are one slice."""
+    slice_by: str = ""
+    """How a prompt's slice is known: slot:NAME or module:function. Then slices that pass serve without the others."""
     discordance: Share = 0.1
     """Expected share of pairs of which only one answer is right: it decides how many pairs are needed."""
     bleu_spread: Annotated[float, Meta(gt=0)] = 30.0
@@ -137,8 +140,8 @@ def judge(
     needed = plan.needed()
     tested = [tested_slice(plan, test, by_slice[test[0]], needed, right) for test in plan.tests]
     adjusted = paired.holm([each.p for each in tested])
-    findings = [concluded(each, p, plan.level) for each, p in zip(tested, adjusted, strict=True)]
-    decision, reason = decided(findings)
+    findings = [concluded(each, p, plan) for each, p in zip(tested, adjusted, strict=True)]
+    decision, reason = decided(findings, apart=bool(plan.slice_by))
     return Report(
         decision,
         reason,
@@ -170,8 +173,9 @@ def sliced(plan: GatePlan, pairs: Iterable[Pair]) -> tuple[dict[str, list[Pair]]
     found: dict[str, list[Pair]] = {name: [] for name in plan.slices or (ALL,)}
     seen: set[tuple[str, str]] = set()
     num_repeated = 0
+    slice_of = slicer(plan.slice_by, field="gate.slice_by") if plan.slice_by else None
     for pair in pairs:
-        name = pair.slice if plan.slices else ALL
+        name = ALL if not plan.slices else pair.slice if slice_of is None else slice_of(pair.prompt)
         if name not in found:
             raise DistillError(f"pair {pair.id!r}: the plan has no slice {name!r}, only {', '.join(found)}")
         if (name, pair.prompt) in seen:
@@ -225,7 +229,7 @@ def by_bleu(plan: GatePlan, pairs: Sequence[Pair]) -> Compared:
     return found.first, found.second, found.low, found.high, found.p
 
 
-def concluded(finding: Finding, p_holm: float, level: float) -> Finding:
+def concluded(finding: Finding, p_holm: float, plan: GatePlan) -> Finding:
     """The finding with its verdict and the reason for it."""
     if finding.found == "cannot tell":
         return finding
@@ -234,26 +238,28 @@ def concluded(finding: Finding, p_holm: float, level: float) -> Finding:
         f"{scale * each:.2f}" for each in (finding.student, finding.teacher, finding.low, finding.high, finding.margin)
     )
     about = f"{student}{unit} against {teacher}{unit}, a difference of {low} to {high}, margin {margin}"
-    if p_holm <= level:
+    if p_holm <= plan.level:
         return msgspec.structs.replace(
             finding, p_holm=p_holm, found="non-inferior", reason=f"{about}: p = {p_holm:.2g}"
         )
     if finding.high < -finding.margin:
         reason = f"{about}: worse by more than the margin"
         return msgspec.structs.replace(finding, p_holm=p_holm, found="inferior", reason=reason)
-    reason = f"{about}: p = {p_holm:.2g}, not below {level:g}"
+    reason = f"{about}: p = {p_holm:.2g}, above {plan.level:.2g}"
     return msgspec.structs.replace(finding, p_holm=p_holm, reason=reason)
 
 
-def decided(findings: Sequence[Finding]) -> tuple[Decision, str]:
-    """What follows from all findings, and why."""
-    failed = list(named(findings, "inferior", "not shown"))
-    if failed:
-        return "refuse", "; ".join(failed)
-    lacking = list(named(findings, "cannot tell"))
-    if lacking:
-        return "cannot tell", "; ".join(lacking)
-    return "promote", f"shown by {len(findings)} tests: if it is worse at all, then by less than the margin"
+def decided(findings: Sequence[Finding], *, apart: bool) -> tuple[Decision, str]:
+    """What follows from all findings, and why. `apart`: slices that pass may serve without the others."""
+    others = "; ".join([*named(findings, "inferior", "not shown"), *named(findings, "cannot tell")])
+    passed = passing(findings)
+    if not others:
+        num = f"{len(findings)} tests" if len(findings) > 1 else "the test"
+        return "promote", f"shown by {num}: if it is worse at all, then by less than the margin"
+    if apart and passed:
+        return "promote", f"for {', '.join(passed)}; not for {others}"
+    failed = any(each.found in {"inferior", "not shown"} for each in findings)
+    return "refuse" if failed else "cannot tell", others
 
 
 def named(findings: Iterable[Finding], *which: str) -> Iterator[str]:

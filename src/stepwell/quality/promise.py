@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from operator import mul
 from random import Random
 
+import msgspec
 from msgspec import Struct
 
 from stepwell.quality.audit import Interval, Sample, audit_share, interval
@@ -150,7 +151,8 @@ class Promise:
         self.labels: deque[Label] = deque(maxlen=NUM_LABELS)
         self.audits: deque[Sample] = deque(maxlen=NUM_AUDITS)
         self.num_requests = self.num_served = self.num_audits = self.num_labels = 0
-        self.usual_value = 0.0
+        self.usual_value = self.reserved = 0.0
+        """`reserved`: share of requests that gated specialists may answer wrongly; it is not there for others."""
         self.fitted_at = -EVERY
 
     def request(self) -> None:
@@ -219,7 +221,8 @@ class Promise:
         self.fitted_at = self.num_requests
         asked = list(self.asked)
         requests = self.num_requests - asked[0].request + 1 if asked else 0
-        return Past(self.terms, self.belief, asked, list(self.labels), requests, self.fit.version)
+        left = msgspec.structs.replace(self.terms, error=max(0.0, self.terms.error - self.reserved))
+        return Past(left, self.belief, asked, list(self.labels), requests, self.fit.version)
 
     def adopt(self, fit: Fit) -> None:
         """Rule by a new fit from here on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -64,9 +64,20 @@ class Report(Struct, frozen=True):
         return float(self.plan["margin"])
 
     @property
+    def slice_by(self) -> str:
+        """How a prompt's slice is known where slices serve apart; empty where all passed together."""
+        return str(self.plan.get("slice_by", ""))
+
+    @property
     def alpha(self) -> float:
         """The promised probability of a wrong promotion, and of a wrong roll-back."""
         return float(self.plan["alpha"])
+
+
+def passing(findings: Sequence[Finding]) -> list[str]:
+    """The slices that passed every test, in order."""
+    names = dict.fromkeys(each.slice for each in findings)
+    return [name for name in names if all(each.found == "non-inferior" for each in findings if each.slice == name)]
 
 
 def written(report: Report) -> bytes:

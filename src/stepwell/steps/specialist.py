@@ -99,6 +99,8 @@ class Specialist:
         asked = question(request, self.section.max_tokens)
         if isinstance(asked, str):
             return Defer(f"{self.title}: {asked}")
+        if outside := self.stand.outside(asked.prompt):
+            return Defer(f"{self.title}: {outside}")
         told = await asyncio.get_running_loop().create_task(self.answered(asked, request))
         return told if isinstance(told, Defer) else self.proposal(told, asked, request)
 

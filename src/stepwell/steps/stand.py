@@ -10,6 +10,8 @@ from time import monotonic
 
 from stepwell.errors import StepwellError
 from stepwell.quality.promotion import Promotion, Standing
+from stepwell.quality.slicing import Slicer, slicer
+from stepwell.quality.verdict import passing
 from stepwell.signing import Trusted
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,9 @@ class Stand:
         self.looked_s = -LOOK_S
         self.checked = self.against = ""
         """The verdict that was looked at, and what speaks against serving by it."""
+        self.slice_of: Slicer | None = None
+        self.slices: frozenset[str] = frozenset()
+        """The slices that passed, where not all had to."""
 
     def stage(self) -> tuple[str, str]:
         """The stage, empty where it may do nothing at all, and why no more; read anew now and then, in microseconds."""
@@ -42,6 +47,13 @@ class Stand:
         if now.stage != "shadow" and now.margin > self.error:
             return "", f"the gate's margin is {now.margin:.2%}, and the promise allows {self.error:.2%}"
         return now.stage, "in the shadow" if now.stage == "shadow" else now.stage
+
+    def outside(self, prompt: str) -> str:
+        """Why a prompt is none of those that passed the gate; empty where it is one."""
+        if self.slice_of is None:
+            return ""
+        name = self.slice_of(prompt)
+        return "" if name in self.slices else f"the slice {name[:40]!r} did not pass the gate"
 
     def look(self) -> None:
         """Read the promotion; what cannot be read serves nothing."""
@@ -63,6 +75,8 @@ class Stand:
         _, report = self.promotion.verdict(self.keys, verdict)
         if report.decision != "promote":
             return f"the gate said {report.decision}"
+        self.slices = frozenset(passing(report.findings))
+        self.slice_of = slicer(report.slice_by) if report.slice_by else None
         if report.model != self.model:
             return f"the gate judged the model {report.model[:16]}, and this one is {self.model[:16]}"
         return ""

@@ -79,6 +79,11 @@ class Trial:
             return Ruling("audit", f"{proposal.evidence.detail}, {stage}: audited", share=share)
         return Ruling("serve", stage, share=share)
 
+    def reserved(self) -> float:
+        """Share of all requests that it may answer wrongly in its stage: taken from what others may."""
+        stage, _ = self.stand.stage()
+        return self.stand.now.margin * {"canary": self.specialist.section.canary, "live": 1.0}.get(stage, 0.0)
+
     def settle(self, settled: Settled) -> None:
         """What was audited, and some of what a shadow may try, waits to be compared."""
         last = settled.outcome.visits[-1] if settled.outcome.visits else None
@@ -89,7 +94,7 @@ class Trial:
             return
         asked = question(settled.request, self.specialist.section.max_tokens)
         large = answered_text(settled.body, settled.form, settled.request.kind)
-        if isinstance(asked, str) or large is None:
+        if isinstance(asked, str) or large is None or self.stand.outside(asked.prompt):
             return
         answer = audited[0].answer if audited else None
         student = None if answer is None else answered_text(answer.body, answer.form, settled.request.kind)
