@@ -17,6 +17,7 @@ from stepwell.engines.answers import Spent
 from stepwell.errors import DistillError
 from stepwell.store import tables
 from stepwell.synth import row, run
+from stepwell.synth.captured import is_teachers
 from stepwell.synth.row import Row
 
 ROWS, JUDGED = "rows", "held_out.jsonl"
@@ -48,7 +49,7 @@ def revision(job: Job, section: TeacherSection) -> bytes:
 
 def said(each: Row) -> str:
     """The teacher's answer to a held-out prompt, where it was the teacher that was captured."""
-    return each.completion if each.source == "captured" else ""
+    return each.completion if is_teachers(each) else ""
 
 
 def plain(section: TeacherSection) -> TeacherSection:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,6 +49,9 @@ path = {cache}
 
 [ledger]
 path = {ledger}
+
+[stored]
+path = "" # nobody asks to have anything stored
 """
 WRITER = """\
 [engines.house-writer]
@@ -70,6 +74,15 @@ error = {error}
 audit = 0.05 # a short run: more of it is looked at
 judge = "exact" # at temperature 0 the writer says the same of the same facts
 """
+CAPTURED = "captured"
+CAPTURE = """
+[capture]
+tenants = ["guide-web", "guide-app"] # what the concierge's guests ask is nobody's to learn from
+steps = ["large"] # what the house writer itself said: a student learns from that (recipes/city-guide-student.toml)
+folder = {folder}
+licence = "Apache-2.0" # an invented city, asked about by invented readers
+rows_s = 2000
+"""
 
 
 class GatewayError(StepwellError):
@@ -87,6 +100,7 @@ def gateway(folder: Path, name: str, engine: str, more: str = "") -> Iterator[Pl
     for written in WRITTEN:
         for old in folder.glob(f"{written}*"):
             old.unlink()
+    shutil.rmtree(folder / CAPTURED, ignore_errors=True)
     place = Place(HOST, free_port(), {tenant: secrets.token_urlsafe(24) for tenant in TENANTS})
     config = folder / "stepwell.toml"
     config.write_text(config_text(place, folder, name, engine) + more, encoding="utf-8")
@@ -124,6 +138,11 @@ def writer_table(model: Path) -> str:
     """The engine of the house writer in the gateway's own process."""
     threads = 1 if (os.cpu_count() or 1) <= FEW_CORES else 2
     return WRITER.format(model=json.dumps(str(model), ensure_ascii=False), threads=threads)
+
+
+def capture_table(folder: Path) -> str:
+    """What is kept to learn from."""
+    return CAPTURE.format(folder=json.dumps(str(folder / CAPTURED), ensure_ascii=False))
 
 
 def config_text(place: Place, folder: Path, name: str, engine: str) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 import stepwell
 from stepwell.demo import campaign, city, meaning, picture, score
-from stepwell.demo.child import gateway, writer_table
+from stepwell.demo.child import CAPTURED, capture_table, gateway, writer_table
 from stepwell.demo.play import NUM_IN_FLIGHT, Played, play
 from stepwell.demo.read import told
 from stepwell.demo.story import Example, Story
@@ -73,7 +73,8 @@ def show(*, data: Path | None, num: int, seed: int, folder: Path, model: Path) -
 
 def through_gateway(asked: list[Ask], folder: Path, model: Path, console: Console) -> tuple[list[Played], float]:
     """Start the gateway, play, stop it; the replies in order, and the seconds that playing took."""
-    with gateway(folder, "house-writer", writer_table(model)) as place, watched(len(asked), console) as tell:
+    tables = writer_table(model), capture_table(folder)
+    with gateway(folder, "house-writer", *tables) as place, watched(len(asked), console) as tell:
         started_s = perf_counter()
         played = play(asked, place, tell)
         return played, perf_counter() - started_s
