@@ -17,6 +17,7 @@ from stepwell.gateway.database import Database
 from stepwell.gateway.http import Opens
 from stepwell.gateway.stored import Stored
 from stepwell.gateway.surface import Surface, absent
+from stepwell.synth.capture import Capture, Worth
 from stepwell.types import Caller, Settler
 
 FILES, JOBS = b"/v1/files", b"/v1/fine_tuning/jobs"
@@ -31,16 +32,20 @@ class Kept(Struct, frozen=True, kw_only=True):
     surfaces: Mapping[bytes, Surface]
     opens: Opens
     stored: Stored | None = None
+    capture: Capture | None = None
     tuning: Tuning | None = None
 
     def work(self) -> tuple[Coroutine[Any, Any, None], ...]:
         """What goes on beside requests."""
-        return () if self.tuning is None else (self.tuning.run(),)
+        capturing = () if self.capture is None else (self.capture.remind(),)
+        return capturing if self.tuning is None else (*capturing, self.tuning.run())
 
     async def close(self) -> None:
         """Write what waits."""
         if self.stored is not None:
             await self.stored.close()
+        if self.capture is not None:
+            await self.capture.close()
         if self.tuning is not None:
             self.tuning.database.shut()
 
@@ -59,15 +64,16 @@ class Tuning(Struct, frozen=True):
         await self.runner.run()
 
 
-def compose(config: Config, callers: Mapping[bytes, Caller]) -> Kept:
-    """Put it together. Raises ConfigError."""
+def compose(config: Config, callers: Mapping[bytes, Caller], worth: Worth) -> Kept:
+    """Put it together. `worth`: USD that an answer costs at the large model. Raises ConfigError."""
     answers = Stored(config.stored) if config.stored.path else None
     tuning = None if config.fine_tuning is None else fine_tuning(config.fine_tuning, callers)
     surfaces = {stored.START: absent(NOT_STORED) if answers is None else answers.show}
     surfaces |= {FILES: absent(NOT_TUNED), JOBS: absent(NOT_TUNED)} if tuning is None else tuning.surfaces
-    settlers = () if answers is None else (answers.settle,)
+    capture = None if config.capture is None else Capture(config.capture, worth)
+    settlers = tuple(each.settle for each in (answers, capture) if each is not None)
     opens = nowhere if tuning is None else tuning.opens
-    return Kept(settlers=settlers, surfaces=surfaces, opens=opens, stored=answers, tuning=tuning)
+    return Kept(settlers=settlers, surfaces=surfaces, opens=opens, stored=answers, capture=capture, tuning=tuning)
 
 
 def nowhere(*_: object) -> None:

@@ -18,7 +18,7 @@ from conftest import ROOT
 from stepwell.cache.exact import Exact, Held
 from stepwell.cache.fresh import Terms
 from stepwell.cache.key import key, scope
-from stepwell.cache.personal import is_card, personal
+from stepwell.facts.personal import is_card, personal
 from stepwell.cache.public import Asked, by_hash, by_question, offer, unfit, voted, voter
 from stepwell.cache.rows import AnswerRow
 from stepwell.cache.tags import Tags

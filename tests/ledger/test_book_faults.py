@@ -21,7 +21,8 @@ from stepwell.errors import EngineTimeout
 from stepwell.ledger.entry import MOST_TOKENS, entry
 from stepwell.ledger.file import SCHEMA, File
 from stepwell.ledger.pipe import COMMAND, encode
-from stepwell.ledger.scribe import LENGTH, answer
+from stepwell.ledger.listen import LENGTH
+from stepwell.ledger.scribe import answer
 from stepwell.types import Usage
 
 RUBBISH = b"rubbish" * 3000

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from stepwell.cache.exact import Exact
 from stepwell.cache.fresh import Terms
-from stepwell.cache.personal import personal
+from stepwell.facts.personal import personal
 from stepwell.cache.rows import AnswerRow, KeyRow, encode
 from stepwell.cache.tags import tag_of
 from stepwell.engines.replay import in_form

@@ -17,7 +17,8 @@ from time import time
 
 from stepwell.errors import StoreError
 from stepwell.ledger.entry import Entry, entry
-from stepwell.ledger.pipe import Pipe
+from stepwell.ledger.file import opened
+from stepwell.ledger.pipe import COMMAND, Pipe
 from stepwell.ledger.prices import Price
 from stepwell.types import Settled, Visit
 
@@ -49,7 +50,8 @@ class Book:
         self.num_dropped = 0
         self.refused = False
         self.closing = asyncio.Event()
-        self.pipe = Pipe(self.path)
+        opened(self.path).close()
+        self.pipe = Pipe(COMMAND, str(self.path.absolute()))
         self.writing: asyncio.Task[None] | None = None
 
     def record(self, settled: Settled) -> None:

@@ -1,4 +1,4 @@
-"""The pipe to the scribe: batches of entries go down, what went wrong with each comes back.
+"""A pipe to a process that writes: batches of entries go down, what went wrong with each comes back.
 
 A thread would not do: beside a busy event loop it is woken in vain at every callback while it waits for the
 interpreter's lock, which was measured to cost a third of a request.
@@ -10,15 +10,14 @@ import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 
 from stepwell.errors import StoreError
-from stepwell.ledger.file import opened
-from stepwell.ledger.scribe import LENGTH
+from stepwell.ledger.listen import LENGTH
 
 COMMAND = "from stepwell.ledger.scribe import main; main()"
+"""Of the one that writes the ledger; its argument is the file."""
 TRIES = 2
 """How often a batch is given to a scribe that dies of it."""
 PATIENCE_S, END_S = 10.0, 5.0
@@ -30,11 +29,10 @@ encode = msgspec.msgpack.Encoder().encode
 class Pipe:
     """Our end; the process begins with the first batch."""
 
-    def __init__(self, path: Path) -> None:
-        """`path`: the ledger. Raises StoreError where it cannot be opened."""
-        self.path = path.absolute()
+    def __init__(self, command: str, *arguments: str) -> None:
+        """`command`: what the process runs, in Python."""
+        self.command, self.arguments = command, arguments
         self.process: Process | None = None
-        opened(self.path).close()
 
     async def write(self, entries: Sequence[object]) -> None:
         """Have a batch written, whole or not at all, and only once. Raises StoreError where it is not."""
@@ -55,7 +53,7 @@ class Pipe:
         """What the scribe says of a batch. Raises OSError and IncompleteReadError where it is gone."""
         if self.process is None:
             # -P: what lies in the working directory is not code
-            command = [sys.executable, "-P", "-c", COMMAND, str(self.path)]
+            command = [sys.executable, "-P", "-c", self.command, *self.arguments]
             self.process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
         there, back = ends(self.process)
         there.write(LENGTH.pack(len(batch)) + batch)

@@ -1,53 +1,34 @@
-"""The scribe: a process of its own that writes batches of entries to the ledger's file.
-
-Each batch comes down a pipe as MessagePack behind its length, and is answered by what went wrong, or by nothing.
-When the pipe ends, the scribe ends: it outlives nobody.
-"""
+"""The scribe: a process of its own that writes batches of entries (MessagePack) to the ledger's file."""
 
 from __future__ import annotations
 
-import logging
-import signal
 import sqlite3
-import struct
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from stepwell.errors import StoreError
 from stepwell.ledger.file import File, Row
-
-LENGTH = struct.Struct(">I")
+from stepwell.ledger.listen import listen
 
 decode = msgspec.msgpack.Decoder(list[list[object]]).decode
 
 
 def main() -> None:
-    """Write what comes down the pipe until it ends; signals are for those who hold its other end."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    """Write what comes down the pipe until it ends."""
     file = File(Path(sys.argv[1]))
     ours = False
-    while (batch := received()) is not None:
-        told = answer(file, batch, ours=ours)
+
+    def written(batch: bytes) -> bytes:
+        nonlocal ours
+        told = answer(file, decode(batch), ours=ours)
         ours = not told
-        with suppress(BrokenPipeError):  # nobody waits for it any more
-            sys.stdout.buffer.write(LENGTH.pack(len(told)) + told)
-            sys.stdout.buffer.flush()
+        return told
+
+    listen(written)
     file.close()
-
-
-def received() -> list[list[object]] | None:
-    """The next batch; None where the pipe has ended, be it in the middle of one."""
-    length = sys.stdin.buffer.read(LENGTH.size)
-    if len(length) < LENGTH.size:
-        return None
-    batch = sys.stdin.buffer.read(LENGTH.unpack(length)[0])
-    return decode(batch) if len(batch) == LENGTH.unpack(length)[0] else None
 
 
 def answer(file: File, batch: Sequence[Row], *, ours: bool) -> bytes:

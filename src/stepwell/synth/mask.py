@@ -180,7 +180,7 @@ def numbers(text: str) -> Iterator[Found]:
         start, written = match.start(), match[0]
         if date := DATES.match(written):
             start, written = start + date.end(), written[date.end() :]
-        digits = compact(written)
+        digits = "".join(filter(str.isdigit, written))
         if len(digits) >= 7:  # noqa: PLR2004 - facts.personal.LEAST_DIGITS
             lead = len(written) - len(written.lstrip(" \u00a0./-"))
             yield Found(start + lead, match.end(), kind_of(written[lead:], digits), digits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ PLAIN = {"near": 0.0, "words": [1, 1_000_000]}
 """A tenant's own examples are learned as they are: only repetitions and what is held out are left out."""
 
 Tree = dict[str, Any]
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def recipe(job: Job, section: FineTuning, *, num_rows: int, num_bytes: int) -> Tree:
@@ -81,7 +83,7 @@ def found_from(value: Any, folder: Path, key: str = "") -> Any:  # noqa: ANN401 
 
 def written(tree: Mapping[str, Any]) -> str:
     """A tree as TOML."""
-    return "".join(f"{quoted(name)} = {value_of(each)}\n" for name, each in ordered(tree)) + "".join(tables(tree))
+    return "".join(f"{key(name)} = {value_of(each)}\n" for name, each in ordered(tree)) + "".join(tables(tree))
 
 
 def tables(tree: Mapping[str, Any], above: str = "") -> list[str]:
@@ -89,8 +91,8 @@ def tables(tree: Mapping[str, Any], above: str = "") -> list[str]:
     found = []
     for name, each in tree.items():
         if isinstance(each, Mapping):
-            head = f"{above}{quoted(name)}"
-            lines = "".join(f"{quoted(key)} = {value_of(value)}\n" for key, value in ordered(each))
+            head = f"{above}{key(name)}"
+            lines = "".join(f"{key(name)} = {value_of(value)}\n" for name, value in ordered(each))
             found += [f"\n[{head}]\n{lines}", *tables(each, f"{head}.")]
     return found
 
@@ -107,8 +109,13 @@ def value_of(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(value_of, value))}]"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{quoted(name)} = {value_of(each)}' for name, each in value.items())}}}"
+        return f"{{{', '.join(f'{key(name)} = {value_of(each)}' for name, each in value.items())}}}"
     return quoted(value) if isinstance(value, str) else str(value)
+
+
+def key(name: str) -> str:
+    """A key, in quotes where it needs them."""
+    return name if BARE.fullmatch(name) else quoted(name)
 
 
 def quoted(text: str) -> str:
