@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from stepwell.config import Config
 from stepwell.errors import ConfigError, StoreError
 from stepwell.ledger.rollup import rollup
 from stepwell.protocols import Store
-from stepwell.quality.promise import Promise, Terms
+from stepwell.quality.promise import Promise, Report, Terms
 from stepwell.quality.report import lines
 from stepwell.types import Label
 from stepwell.well import shared
@@ -26,8 +27,10 @@ from stepwell.well import shared
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-UNCERTAIN = ("cache: semantic", "cache: slot_fill", "specialist")
-"""Rows of the ledger's rollup that were answered on uncertain evidence."""
+    from stepwell.quality.promotion import Standing
+
+UNCERTAIN = ("cache: semantic", "cache: slot_fill")
+"""Rows of the ledger's rollup whose evidence is uncertain and told by labels; specialists have audits of their own."""
 BROKEN = 1
 
 
@@ -45,12 +48,40 @@ def run(given: argparse.Namespace) -> int:
     config = configuration.load(given.config, secrets=False)
     if config.promise.error == 0:
         raise ConfigError("nothing uncertain is served: say [promise] error, and [semantic]", file=str(given.config))
+    report = None if config.semantic is None else reported(config, given.since)
+    standings = stood(config)
+    if given.json:
+        told = {} if report is None else msgspec.to_builtins(report)
+        print(msgspec.json.encode({**told, "specialists": standings}).decode())
+    else:
+        print("\n".join([*(lines(report) if report else ()), *shown(standings)]))
+    return BROKEN if report and report.num_audits and report.error.estimate > report.terms.error else 0
+
+
+def reported(config: Config, since_s: float) -> Report:
+    """How the promise stands for what labels tell of. Raises ConfigError, StoreError."""
     check(config)
-    promise = asyncio.run(learned(config, given.since))
-    promise.num_requests, promise.num_served = counted(config, given.since)
-    report = promise.report()
-    print(msgspec.json.encode(report).decode() if given.json else "\n".join(lines(report)))
-    return BROKEN if report.num_audits and report.error.estimate > report.terms.error else 0
+    promise = asyncio.run(learned(config, since_s))
+    promise.num_requests, promise.num_served = counted(config, since_s)
+    return promise.report()
+
+
+def stood(config: Config) -> dict[str, Standing]:
+    """Where each specialist stands. Raises StoreError."""
+    if not config.specialists:
+        return {}
+    from stepwell.quality.promotion import Promotion  # noqa: PLC0415 - signatures need the extra
+
+    return {name: Promotion(Path(each.promotion)).standing() for name, each in config.specialists.items()}
+
+
+def shown(standings: Mapping[str, Standing]) -> Iterator[str]:
+    """A line a specialist, and what its audits say."""
+    for name, now in standings.items():
+        from stepwell.quality.promotion import told  # noqa: PLC0415 - signatures need the extra
+
+        yield f"specialist      {name}: {now.stage or 'never promoted'}{f', {now.reason}' if now.reason else ''}"
+        yield f"                audits: {told(now)}"
 
 
 async def learned(config: Config, since_s: float) -> Promise:
