@@ -140,7 +140,7 @@ class Work:
     def logits(self, rows: Sequence[Row]) -> None:
         """Write what the teacher expects of each row's text, a file a part."""
         section, out = self.job.section, self.job.out / "logits"
-        settings = (section.cover, section.most_k, section.sampled, section.seed, self.revision)
+        settings = (section.cover, section.most_k, section.least, section.sampled, section.seed, self.revision)
         size = self.model.tokenizer.get_vocab_size()
         wanted = set()
         done = 0
@@ -165,7 +165,7 @@ class Work:
         if section.sampled:
             seed = int(digest([section.seed, ids]), 16)
             return sparse.sampled(np.array(ids), logp, num=section.sampled, seed=seed)
-        return sparse.top(np.array(ids), logp, cover=section.cover, most=section.most_k)
+        return sparse.top(np.array(ids), logp, cover=section.cover, most=section.most_k, least=section.least)
 
 
 def expected(model: Model, examples: Sequence[Example]) -> Iterator[tuple[str, list[int], sparse.Floats]]:

@@ -30,12 +30,13 @@ Kind: TypeAlias = Literal["topk", "sampled"]
 Floats: TypeAlias = NDArray[np.float32]
 Ints: TypeAlias = NDArray[np.integer[Any]]
 
-MAGIC = b"stepwell sparse 1\n"
+MAGIC = b"stepwell sparse 2\n"
 DIGEST_BYTES, SIZE_BYTES = 16, 8
 BLOCK_ROWS, BLOCK_TOKENS = 512, 1 << 16
 LEVELS, LOWEST = 255, -20.0
-MOST_K = 255
-ZSTD_LEVEL = 12
+MOST_K = 254
+ELSEWHERE = 255
+ZSTD_LEVEL = 19
 CACHE_BYTES = 256 << 20
 """Blocks kept unpacked by a reader: a set of some million tokens stays in memory, a larger one does not fill it."""
 
@@ -88,19 +89,24 @@ class Block(Struct, frozen=True, eq=False):
 # --- from a teacher's probabilities
 
 
-def top(token_ids: Ints, logp: Floats, *, cover: float = 0.99, most: int = 16) -> TopK:
-    """The fewest tokens of each place that hold `cover` of its mass, at most `most`; `logp` is [T, vocabulary]."""
+def top(token_ids: Ints, logp: Floats, *, cover: float = 0.99, most: int = 16, least: float = 0.0) -> TopK:
+    """The fewest tokens of each place that hold `cover` of its mass, at most `most`; `logp` is [T, vocabulary].
+
+    Tokens less likely than `least` are left to the rest, too: what label smoothing spreads over all of them is told by
+    one number as well as by many.
+    """
     most = min(most, logp.shape[1], MOST_K)
     ids = np.argpartition(-logp, most - 1, axis=1)[:, :most] if most < logp.shape[1] else np.argsort(-logp, axis=1)
-    return fewest(token_ids, ids, np.take_along_axis(logp, ids, axis=1), cover=cover)
+    return fewest(token_ids, ids, np.take_along_axis(logp, ids, axis=1), cover=cover, least=least)
 
 
-def fewest(token_ids: Ints, ids: Ints, logp: Floats, *, cover: float) -> TopK:
+def fewest(token_ids: Ints, ids: Ints, logp: Floats, *, cover: float, least: float = 0.0) -> TopK:
     """Of the tokens that are known, [T, k], the fewest that hold `cover` of a place's mass; -inf is none."""
     order = np.argsort(-logp, axis=1, kind="stable")
     ids, kept = np.take_along_axis(ids, order, axis=1), np.take_along_axis(logp, order, axis=1)
     mass = np.cumsum(np.exp(kept, dtype=np.float64), axis=1)
-    used = np.concatenate([np.ones((len(kept), 1), bool), mass[:, :-1] < cover], axis=1) & np.isfinite(kept)
+    wanted = (mass[:, :-1] < cover) & (kept[:, 1:] >= np.log(max(least, 1e-30)))
+    used = np.concatenate([np.ones((len(kept), 1), bool), wanted], axis=1) & np.isfinite(kept)
     with np.errstate(divide="ignore"):
         rest = np.log(np.maximum(0.0, 1.0 - np.where(used, np.exp(kept, dtype=np.float64), 0.0).sum(axis=1)))
     width = int(used.sum(axis=1).max(initial=1))
@@ -195,16 +201,56 @@ def packed(rows: Sequence[TopK], vocabulary: int) -> bytes:
     """A block's bytes: each column in planes, all compressed together."""
     wide = np.uint16 if vocabulary <= 1 << 16 else np.uint32
     used = [np.isfinite(row.logp) for row in rows]
+    token_ids = np.concatenate([row.token_ids for row in rows]).astype(wide)
+    num_used = np.concatenate([each.sum(axis=1) for each in used]).astype(np.uint8)
+    ids = np.concatenate([row.ids[each] for row, each in zip(rows, used, strict=True)]).astype(wide)
+    levels = np.concatenate([level_of(row.logp[each]) for row, each in zip(rows, used, strict=True)])
+    ranks = rank_of(token_ids, begins(num_used), ids)
     columns: tuple[Ints, ...] = (
         np.array([len(row.token_ids) for row in rows], np.uint32),
-        np.concatenate([row.token_ids for row in rows]).astype(wide),
-        np.concatenate([each.sum(axis=1) for each in used]).astype(np.uint8),
-        np.concatenate([row.ids[each] for row, each in zip(rows, used, strict=True)]).astype(wide),
-        np.concatenate([level_of(row.logp[each]) for row, each in zip(rows, used, strict=True)]),
+        ranks,
+        token_ids[ranks == ELSEWHERE],
+        num_used,
+        ids,
+        steps_of(levels, begins(num_used)),
         np.concatenate([level_of(row.rest_logp) for row in rows]),
     )
     data = msgspec.msgpack.encode([planes(column) for column in columns])
     return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compress(data)
+
+
+def rank_of(token_ids: Ints, first: Ints, ids: Ints) -> NDArray[np.uint8]:
+    """Which of its place's ids each token is (it mostly is the first); ELSEWHERE where it is none of them."""
+    places = np.repeat(np.arange(len(token_ids)), np.diff(first))
+    found = np.flatnonzero(ids == token_ids[places])
+    ranks = np.full(len(token_ids), ELSEWHERE, np.uint8)
+    ranks[places[found]] = found - first[places[found]]
+    return ranks
+
+
+def tokens_of(ranks: Ints, elsewhere: Ints, first: Ints, ids: Ints) -> Ints:
+    """The tokens whose ranks these are."""
+    told = ranks == ELSEWHERE
+    token_ids = np.empty(len(ranks), ids.dtype)
+    token_ids[told] = elsewhere
+    token_ids[~told] = ids[first[:-1][~told] + ranks[~told]]
+    return token_ids
+
+
+def steps_of(levels: NDArray[np.uint8], first: Ints) -> NDArray[np.uint8]:
+    """Each place's first level, and how much lower each next one is: small numbers."""
+    steps = np.diff(levels, prepend=levels[:0].dtype.type(0)) if len(levels) else levels.copy()
+    begin = first[:-1][np.diff(first) > 0]
+    steps[begin] = levels[begin]
+    return steps
+
+
+def levels_of(steps: NDArray[np.uint8], first: Ints) -> NDArray[np.uint8]:
+    """The levels whose steps these are."""
+    num = np.diff(first)
+    total = np.cumsum(steps, dtype=np.int64)
+    before = np.concatenate([[0], total])[first[:-1]]
+    return np.asarray(total - np.repeat(before, num), np.uint8)
 
 
 def planes(column: Ints) -> bytes:
@@ -302,13 +348,15 @@ def read_block(file: Path, offset: int, size: int, vocabulary: int) -> Block:
         with file.open("rb") as data:
             data.seek(offset)
             told = msgspec.msgpack.decode(zstandard.decompress(data.read(size)), type=list[bytes])
-        kinds = (np.uint32, wide, np.uint8, wide, np.uint8, np.uint8)
-        lengths, token_ids, used, ids, levels, rest = (
+        kinds = (np.uint32, np.uint8, wide, np.uint8, wide, np.uint8, np.uint8)
+        lengths, ranks, elsewhere, used, ids, steps, rest = (
             joined(column, kind) for column, kind in zip(told, kinds, strict=True)
         )
     except (OSError, zstandard.ZstdError, msgspec.DecodeError, ValueError) as error:
         raise DistillError(f"is damaged at byte {offset} ({error}): write it anew", file=str(file)) from error
-    return Block(begins(lengths), token_ids, begins(used), ids, levels.view(np.uint8), rest.view(np.uint8))
+    first = begins(used)
+    token_ids = tokens_of(ranks, elsewhere, first, ids)
+    return Block(begins(lengths), token_ids, first, ids, levels_of(steps.view(np.uint8), first), rest.view(np.uint8))
 
 
 def joined(column: bytes, kind: type[np.unsignedinteger[Any]]) -> Ints:

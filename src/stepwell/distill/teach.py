@@ -73,8 +73,10 @@ class TeacherSection(Section, frozen=True):
     """Of the last 20 answers: where more are refused, empty or of another language, the run stops."""
     cover: Annotated[float, Meta(gt=0, le=1)] = 0.99
     """Of a place's probability, as much is stored token by token; the rest in one number."""
-    most_k: Annotated[int, Meta(ge=1, le=255)] = 16
-    sampled: Annotated[int, Meta(ge=0, le=255)] = 0
+    least: Share = 0.01
+    """Tokens less likely than this are left to that number, too."""
+    most_k: Annotated[int, Meta(ge=1, le=254)] = 16
+    sampled: Annotated[int, Meta(ge=0, le=254)] = 0
     """Store so many drawn tokens a place instead; 0: the likeliest ones."""
     tokenizer: str = ""
     """For logits of a server: the folder with its model's tokenizer."""

@@ -14,6 +14,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from stepwell.quality import logistic
+
 Array = NDArray[np.float64]
 Vectors = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -21,6 +23,7 @@ Places = NDArray[np.int64]
 SHARPNESS = 2.0
 """How fast what is learned fades with distance: exp(-SHARPNESS * (1 - cosine))."""
 CHUNK = 256
+LEAST, LEAST_SPREAD = 1e-4, 0.1
 CHANCE = 1.96
 
 
@@ -51,24 +54,58 @@ def values(frequency: Array, failure: Array, saving_usd: Array | float, price_us
     return worth
 
 
+def expected_failure(confidence: Array, seen: Array, failed: Array) -> Array:
+    """How likely a student fails, from its confidence (0 to 1) and how it failed where it was `seen` to be so sure."""
+    rows = np.stack([np.ones(len(seen)), -odds_of(seen)], axis=1)
+    believed = np.array([0.0, 1.0])  # what it says itself, as firmly as a few answers would
+    level, slope = logistic.fit(rows, failed, np.ones(len(seen)), believed, np.array([1.0, 4.0]))
+    return logistic.chances(level - slope * odds_of(confidence))
+
+
+def odds_of(chance: Array) -> Array:
+    """Log odds."""
+    bounded = np.clip(chance, LEAST, 1 - LEAST)
+    odds: Array = np.log(bounded / (1 - bounded))
+    return odds
+
+
 def choose(
-    value: Array, frequency: Array, num: int, *, random_share: float, seed: int, vectors: Vectors | None = None
+    value: Array,
+    chance: Array,
+    num: int,
+    *,
+    random_share: float,
+    seed: int,
+    vectors: Vectors | None = None,
+    taught: Places | None = None,
 ) -> Choice:
-    """`num` prompts: by value (with `vectors`: by what they cover), and a random slice of the rest by frequency."""
-    num = min(num, len(value))
+    """`num` prompts: by value (with `vectors`: by what they cover), and a random slice of the rest.
+
+    The slice is drawn with probabilities in proportion to `chance`, above 0 wherever there is traffic: the frequency,
+    or `narrow` where a guess is at hand. What is `taught` already is not chosen.
+    """
+    taught = np.empty(0, np.int64) if taught is None else taught
+    num = min(num, len(value) - len(taught))
     num_random = round(num * random_share)
-    places = best(value, num - num_random) if vectors is None else covering(vectors, value, num - num_random)
-    rest = np.setdiff1d(np.arange(len(value)), places)
-    chance = inclusion(frequency[rest], num_random)
-    drawn = systematic(chance, np.random.default_rng(seed).random())
+    num_by_value = num - num_random
+    places = best(value, num_by_value, taught) if vectors is None else covering(vectors, value, num_by_value, taught)
+    rest = np.setdiff1d(np.arange(len(value)), np.concatenate([places, taught]))
+    share = inclusion(chance[rest], num_random)
+    drawn = systematic(share, np.random.default_rng(seed).random())
     return Choice(
-        np.concatenate([places, rest[drawn]]), np.concatenate([np.ones(len(places)), chance[drawn]]), len(places)
+        np.concatenate([places, rest[drawn]]), np.concatenate([np.ones(len(places)), share[drawn]]), len(places)
     )
 
 
-def best(value: Array, num: int) -> Places:
+def narrow(frequency: Array, failure: Array) -> Array:
+    """Chances that make the estimate of all failures narrow (Neyman 1934): more where it is less clear who fails."""
+    return frequency * np.maximum(np.sqrt(failure * (1 - failure)), LEAST_SPREAD)
+
+
+def best(value: Array, num: int, taught: Places) -> Places:
     """The most valuable, one by one."""
-    return np.argsort(-value, kind="stable")[:num]
+    order = np.argsort(-value, kind="stable")
+    return order[~np.isin(order, taught)][:num]
 
 
 def covering(vectors: Vectors, value: Array, num: int, taught: Places | None = None) -> Places:
