@@ -21,7 +21,7 @@ from stepwell.quality.files import sha256_of
 from stepwell.quality.verdict import FILE
 from stepwell.signing import signing_key
 from stepwell.store import tables
-from stepwell.synth import row
+from stepwell.synth import row, slots
 from stepwell.synth.row import Row
 
 FOLDER = "gate"
@@ -90,6 +90,12 @@ def pairs_of(held: Sequence[Row], told: Served, slot: str) -> list[Pair]:
         texts.setdefault(each.prompt, []).append(each.completion)
     first: Mapping[str, Row] = {each.prompt: each for each in reversed(held)}
     return [
-        Pair(each.id, prompt, said[prompt], each.completion, str(each.slots.get(slot, "")), tuple(texts[prompt]))
+        Pair(each.id, prompt, said[prompt], each.completion, slice_of(each, slot), tuple(texts[prompt]))
         for prompt, each in sorted(first.items())
     ]
+
+
+def slice_of(each: Row, slot: str) -> str:
+    """The value of a slot, of the row or of the facts in its prompt."""
+    found = slots.read(each.prompt) if slot and slot not in each.slots else None
+    return str((found.slots if found else each.slots).get(slot, ""))
