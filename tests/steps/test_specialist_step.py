@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as some
 from promoted import promoted, put, report
 from stepwell.config import Specialist as Section
 from stepwell.engines.texts import answered_text
-from stepwell.errors import EngineUnavailable
+from stepwell.errors import EngineRefusal, EngineUnavailable
 from stepwell.quality.judge import Verdict
 from stepwell.quality.promise import Promise, Terms
 from stepwell.quality.promotion import Promotion
@@ -139,6 +140,26 @@ async def test_a_student_in_trouble_defers(tmp_path: Path, student: Student, key
     assert reason in told.reason
     assert told.usd > 0
     assert specialist.occupied.num_running == 0
+
+
+async def test_a_student_that_is_always_late_is_left_alone(tmp_path: Path) -> None:
+    student = Student([GOOD], delay_s=1.0)
+    specialist = made(tmp_path, student, deadline_ms=10)
+    reasons = [told.reason for _ in range(8) if isinstance(told := await specialist.propose(asks()), Defer)]
+    assert len(reasons) == 8
+    assert ["no answer within" in each for each in reasons] == [True] * 5 + [False] * 3
+    assert "left alone for 10.0 s" in reasons[-1]
+    assert len(student.bodies) == 5
+    specialist.breaker.clock = lambda: time.monotonic() + 11
+    student.delay_s = 0
+    assert isinstance(await specialist.propose(asks()), Proposal)
+
+
+async def test_what_a_student_refuses_does_not_count_against_it(tmp_path: Path) -> None:
+    error = EngineRefusal("too long", engine="student", status=400, body=b"{}")
+    specialist = made(tmp_path, Student([GOOD], error=error))
+    reasons = {told.reason for _ in range(8) if isinstance(told := await specialist.propose(asks()), Defer)}
+    assert reasons == {"writer: engine student: too long"}
 
 
 async def test_a_verifier_that_breaks_lets_nothing_pass(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

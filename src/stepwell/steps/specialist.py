@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from stepwell.breaker import Breaker
 from stepwell.config import Specialist as Section
 from stepwell.engines.openai import said
 from stepwell.engines.replay import in_form
 from stepwell.engines.talk import ask
 from stepwell.engines.texts import only_text
-from stepwell.errors import EngineError
+from stepwell.errors import EngineError, EngineRefusal
 from stepwell.protocols import Engine
 from stepwell.quality.verify import Verify
 from stepwell.steps.occupied import Occupied
@@ -36,6 +37,8 @@ HARMLESS = frozenset({
     "presence_penalty", "frequency_penalty", "service_tier", "safety_identifier", "prompt_cache_key",
 })  # fmt: skip
 """Fields under which a greedy answer is as good as any."""
+FAILURES, OPEN_S = 5, 10.0
+"""Late or broken so many times in a row it is left alone for a while: nobody waits for it in vain."""
 LIMITS = ("max_tokens", "max_completion_tokens")
 BYTES_A_TOKEN = 4
 """For what the large model would have cost, whose tokens are not the student's; marked as estimated."""
@@ -88,6 +91,7 @@ class Specialist:
         """`title`: its name in the file; `worth`: what an answer would have cost at the large model, in USD."""
         self.title, self.section, self.engine, self.stand = title, section, engine, stand
         self.verify, self.price, self.occupied, self.worth = verify, price, occupied, worth
+        self.breaker = Breaker(FAILURES, OPEN_S)
 
     async def propose(self, request: Request) -> Proposal | Defer:
         """A verified answer, as far as the promotion goes; else why there is none."""
@@ -111,14 +115,29 @@ class Specialist:
 
     async def answered(self, asked: Asked, request: Request) -> Text | Defer:
         """The first answer that passes, in time; to be awaited in a task."""
+        if wait_s := self.breaker.wait_s():
+            return Defer(f"{self.title}: too slow or broken too often, left alone for {wait_s:.1f} s")
         spent = Spent()
         try:
             async with asyncio.timeout(self.section.deadline_ms / 1000):
-                return await self.first_right(asked, request, spent)
-        except TimeoutError:
-            return Defer(f"{self.title}: no answer within {self.section.deadline_ms} ms", spent.usd)
-        except EngineError as error:
-            return Defer(f"{self.title}: {error}", spent.usd, error)
+                told = await self.first_right(asked, request, spent)
+        except (TimeoutError, EngineError) as error:
+            self.noted(error)
+            late = f"no answer within {self.section.deadline_ms} ms"
+            failed = None if isinstance(error, TimeoutError) else error
+            return Defer(f"{self.title}: {failed or late}", spent.usd, failed)
+        except BaseException:
+            self.breaker.undecided()
+            raise
+        self.breaker.succeeded()
+        return told
+
+    def noted(self, error: Exception) -> None:
+        """Count a failure; a refusal of one question says nothing of the next."""
+        if isinstance(error, EngineRefusal):
+            self.breaker.undecided()
+        else:
+            self.breaker.failed()
 
     async def first_right(self, asked: Asked, request: Request, spent: Spent) -> Text | Defer:
         """Greedy, then samples, until one passes. Raises EngineError."""
