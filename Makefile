@@ -107,7 +107,7 @@ $(VENV)/.test: pyproject.toml $(MINILM) | $(VENV)/bin/python
 $(VENV_TRAIN)/.train: pyproject.toml | $(VENV_TRAIN)/bin/python
 	@$(call pip_install,$(VENV_TRAIN),'pip>=25.1')
 	@$(call pip_install,$(VENV_TRAIN),'$(TORCH)')
-	@$(call pip_install,$(VENV_TRAIN),-e '.[train]' --group test)
+	@$(call pip_install,$(VENV_TRAIN),-e '.[synth,transformers]' --group test)
 	@touch $@
 
 # A server that nobody here wrote, in an environment of its own.
