@@ -204,7 +204,7 @@ def test_more_than_a_text_is_not_its_task(name: str) -> None:
 
 def test_time_is_shared_by_those_who_run_and_none_is_lost() -> None:
     now = [0.0]
-    occupied = Occupied(2, lambda: now[0])
+    occupied = Occupied(2, lambda: now[0], lambda: 9 * now[0])
     one = occupied.begin()
     now[0] = 3.0
     other = occupied.begin()
@@ -217,10 +217,14 @@ def test_time_is_shared_by_those_who_run_and_none_is_lost() -> None:
     assert occupied.end(third) == 0
 
 
-@given(some.lists(some.tuples(some.integers(0, 7), some.floats(0, 2)), max_size=60), some.integers(1, 8))
-def test_what_all_pay_is_what_was_occupied(steps: list[tuple[int, float]], threads: int) -> None:
+@given(
+    some.lists(some.tuples(some.integers(0, 7), some.floats(0, 2)), max_size=60),
+    some.integers(1, 8),
+    some.floats(0, 9),
+)
+def test_what_all_pay_is_what_was_spent(steps: list[tuple[int, float]], threads: int, cpu: float) -> None:
     now, paid, busy_s = [0.0], 0.0, 0.0
-    occupied, running = Occupied(threads, lambda: now[0]), dict[int, float]()
+    occupied, running = Occupied(threads, lambda: now[0], lambda: cpu * now[0]), dict[int, float]()
     for who, seconds in [*steps, *((who, 0.0) for who in range(8))]:
         now[0] += seconds
         busy_s += seconds * bool(running)
@@ -230,7 +234,7 @@ def test_what_all_pay_is_what_was_occupied(steps: list[tuple[int, float]], threa
             running[who] = occupied.begin()
     for begun in running.values():
         paid += occupied.end(begun)
-    assert paid == pytest.approx(threads * busy_s)
+    assert paid == pytest.approx(min(threads, cpu) * busy_s)
 
 
 # --- the trial
