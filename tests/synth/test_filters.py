@@ -15,7 +15,7 @@ from stepwell.quality.refusals import is_refusal, other_language
 from stepwell.quality.verify import verifier
 from stepwell.synth import filters, round_trip
 from stepwell.synth.meaning import likenesses
-from stepwell.synth.recipe import Quota, Synth
+from stepwell.synth.recipe import Filters, Quota, Synth
 from stepwell.synth.row import Row, made
 from stepwell.synth.samplers import Slot
 
@@ -60,15 +60,16 @@ def test_refusals_and_other_languages() -> None:
         row(completion="Chez Nous"),
         row(completion=""),
     ]
-    assert filters.answers("en")(rows) == {
-        0: "refused: I'm sorry, but I can't help with that.", 1: "language: de, not en", 2: "language: cyrillic, not en"}  # fmt: skip
-    assert set(filters.answers("")(rows)) == {0}
+    assert filters.answers(Filters(language="en"))(rows) == {
+        0: "refused: I'm sorry, but I can't help with that.", 1: "in de, not en", 2: "in cyrillic, not en"}  # fmt: skip
+    assert set(filters.answers(Filters())(rows)) == {0}
+    assert filters.answers(Filters(refusals=False))(rows) == {}
 
 
 @pytest.mark.parametrize(
     "text",
-    ["As an AI language model, I have no taste.", "I cannot assist with this.", "Sorry, I am unable to do that",
-     "I’m sorry, I can’t do it.", "Es tut mir leid, das kann ich nicht.", "Lo siento, pero no puedo hacer eso.",
+    ["As an AI language model, I have no taste.", "I cannot assist with this.", "Sorry, I am unable to help you",
+     "I’m sorry, I can’t do that request.", "Es tut mir leid, das kann ich nicht.", "Lo siento, pero no puedo hacer eso.",
      "Je ne peux pas répondre.", "Unfortunately, I won't write this."],
 )  # fmt: skip
 def test_refusals_are_seen(text: str) -> None:
@@ -77,8 +78,9 @@ def test_refusals_are_seen(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["I can't believe how good The Mill is.", "Sorry Sam's is a pub.", "Unfortunately The Fox is expensive.",
-     "The Mill cannot help being loved.", "", "I am a pub near the river."],
+    ["I can't believe how good The Mill is.", "I can't help but wonder why.", "Sorry Sam's is a pub.", "Unfortunately The Fox is expensive.",
+     "The Mill cannot help being loved.", "", "I am a pub near the river.",
+     "Sorry, I can't book a table for you. Do you need anything else?", "Unfortunately, I can't do that at 6 pm."],
 )  # fmt: skip
 def test_answers_are_no_refusals(text: str) -> None:
     assert not is_refusal(text)
@@ -88,6 +90,16 @@ def test_answers_are_no_refusals(text: str) -> None:
 def test_any_text_may_be_asked(text: str) -> None:
     is_refusal(text)
     assert other_language(text, "en") != "en"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Browns Cambridge provides take away as well as stay in dining.", "El Toro is a pub", "Le Café",
+     "Please confirm your table at Los Reyes Restaurante Y Cantina at Vacaville today.",
+     "Alimentum is a burger joint that is cheap as well as family friendly"],
+)  # fmt: skip
+def test_english_with_words_of_others_is_english(text: str) -> None:
+    assert other_language(text, "en") == ""
 
 
 def test_a_script_may_be_wanted() -> None:

@@ -170,7 +170,7 @@ def test_the_budget_ends_a_run_and_a_larger_one_goes_on(kitchen: Kitchen, capsys
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("I'm sorry, but I can't help with that.", "answered none of the first 16 prompts: 16 refused"),
+        ("I'm sorry, but I can't help with that.", "answered none of the first 16 prompts: 16 refused: I'm sorry"),
         ("Ich weiß nicht, was das ist, und es ist nicht gut.", "first 16 prompts: 16 in de, not en"),
         ("", "answered none of the first 16 prompts: 16 empty"),
         ("It is very nice here.", r"only people's rows stay; of 30 made ones died 30 by verify \(name is missing: "),

@@ -10,14 +10,18 @@ from stepwell.facts.words import LANGUAGES
 
 MAX_CHARS = 240
 """A refusal says so at its beginning."""
+MIN_WORDS = 2
+"""Different function words that make a language certain."""
 CANNOT = r"(?:can't|cannot|can not|won't|will not|am unable|am not able|must decline)"
-DO = r"(?:help|assist|comply|provide|answer|fulfil|do that|create|generate|write|share|support|engage|continue|discuss)"
+DO = (
+    r"(?:help(?! but)|assist|comply|provide|answer|fulfil|create|generate|write|support|engage|continue|discuss|respond"
+    r"|(?:do|process) (?:that|this) request)"
+)
+"""What models refuse to do. What an assistant cannot do in the world (book, find, pay) is an answer."""
 REFUSALS = (
-    rf"i'm (?:very |so |really )?sorry\b.{{0,80}}?\bi {CANNOT}\b",
-    r"i'm (?:very |so |really )?sorry\b.{0,80}?\bi'm (?:unable|not able)\b",
-    rf"(?:i apologi[sz]e|sorry|unfortunately)\b.{{0,80}}?\bi {CANNOT}\b",
+    rf"(?:i'm (?:very |so |really )?sorry|i apologi[sz]e|sorry|unfortunately)\b.{{0,80}}?\bi {CANNOT}(?: to)? {DO}\b",
+    rf"(?:i'm (?:very |so |really )?sorry\b.{{0,80}}?\b)?i'm (?:unable|not able) to {DO}\b",
     rf"i {CANNOT}(?: to)? {DO}\b",
-    r"i'm (?:unable|not able) to\b",
     r"as an? (?:ai|large language model|language model|artificial intelligence|assistant)\b",
     r"es tut mir leid\b.{0,80}?\bkann\b",
     r"ich kann (?:dir|ihnen|dabei|das|diese\w*)\b.{0,60}?\bnicht\b",
@@ -35,9 +39,17 @@ def is_refusal(text: str) -> bool:
 
 
 def other_language(text: str, wanted: str) -> str:
-    """The language or script of a text that is surely not `wanted` (a code such as "en", or a script); else ""."""
+    """The language or script of a text that is surely not `wanted` (a code such as "en", or a script); else "".
+
+    A language must show more of its function words than the one that is wanted: "as well as" makes no Portuguese.
+    """
     found = facts(text).language
-    own = "latin" if wanted in LANGUAGES else wanted
-    if found in LANGUAGES:
-        return "" if found == wanted or (wanted not in LANGUAGES and script(text) == wanted) else found
-    return "" if found in {"", own} else found
+    if found not in LANGUAGES:
+        return "" if found in {"", "latin" if wanted in LANGUAGES else wanted} else found
+    if wanted not in LANGUAGES:
+        return "" if script(text) == wanted else found
+    words = {
+        word.lower() for place, word in enumerate(text.split()) if not place or word.islower()
+    }  # names are no words
+    own, other = (len(words & set(LANGUAGES[name].split())) for name in (wanted, found))
+    return found if found != wanted and other > own and other >= MIN_WORDS else ""

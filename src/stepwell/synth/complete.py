@@ -10,7 +10,7 @@ from typing import TypeVar
 from stepwell.engines.asking import asked
 from stepwell.errors import DistillError, EngineRefusal
 from stepwell.synth.generator import Paid, question
-from stepwell.synth.reply import Said, in_language, read, reasons
+from stepwell.synth.reply import Said, no_answer, read, reasons
 from stepwell.synth.row import Row, made
 
 FAULT = "written"
@@ -82,9 +82,9 @@ async def completed(paid: Paid, rows: Sequence[Row]) -> list[Row]:
         paid.watch(next(done), len(bodies), paid.answers.spent().usd)
 
     answers = await answered(paid, bodies[:FIRST], watch)
-    answers = {body: in_language(answer, paid.language) for body, answer in answers.items()}
-    if answers and all(answer.fault for answer in answers.values()):
-        what = f"the generator answered none of the first {len(answers)} prompts: {reasons(answers.values())}"
+    faults = [answer.fault or no_answer(answer.text, paid.wanted) for answer in answers.values()]
+    if faults and all(faults):
+        what = f"the generator answered none of the first {len(faults)} prompts: {reasons(faults)}"
         raise DistillError(f"{what}; see [synth.generator]")
     answers |= await answered(paid, bodies[FIRST:], watch)
     return [with_completion(row, answers[body], paid, seed_of(row, number)) for row, number, body in jobs]

@@ -9,14 +9,14 @@ from math import floor
 import numpy as np
 
 from stepwell.errors import DistillError
-from stepwell.quality.refusals import is_refusal, other_language
 from stepwell.quality.verify import Verify
 from stepwell.synth import samplers, slots
 from stepwell.synth.leaks import Pair, leaks
 from stepwell.synth.minhash import twins
 from stepwell.synth.ngrams import split
 from stepwell.synth.perplexity import Ngrams
-from stepwell.synth.recipe import Quota, Synth
+from stepwell.synth.recipe import Filters, Quota, Synth
+from stepwell.synth.reply import no_answer
 from stepwell.synth.row import Row
 
 Deaths = Mapping[int, str]
@@ -68,16 +68,9 @@ def known_slots(synth: Synth) -> Filter:
     return deaths
 
 
-def answers(language: str) -> Filter:
+def answers(wanted: Filters) -> Filter:
     """Completions that are refusals, or surely in another language."""
-
-    def why(row: Row) -> str:
-        if is_refusal(row.completion):
-            return f"refused: {row.completion[:60]}"
-        other = other_language(row.completion, language) if language else ""
-        return f"language: {other}, not {language}" if other else ""
-
-    return each_completed(why)
+    return each_completed(lambda row: no_answer(row.completion, wanted))
 
 
 def verified(verify: Verify) -> Filter:

@@ -18,7 +18,7 @@ from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http
 from stepwell.errors import ConfigError
 from stepwell.ledger import prices
-from stepwell.synth.recipe import Generator, Recipe
+from stepwell.synth.recipe import Filters, Generator, Recipe
 from stepwell.types import Usage
 
 REVISION_CHARS = 12
@@ -34,8 +34,8 @@ class Paid(Struct, frozen=True):
     name: str
     """What rows call it."""
     revision: str
-    language: str
-    """What its answers must be in; empty: any."""
+    wanted: Filters
+    """What its answers must be."""
     answers: Answers
     budget: Budget
     watch: Watch = lambda _done, _all, _usd: None
@@ -49,7 +49,6 @@ def opened(recipe: Recipe, answers: Answers, budget: Budget, watch: Watch, *, i_
     section = recipe.synth.generator
     if section is None:
         raise ConfigError("no [synth.generator]", field="synth")
-    language = recipe.synth.filters.language
     terms.check(section.url, section.model, i_may=i_may)
     if section.path:
         path = recipe.path(section.path)
@@ -59,11 +58,11 @@ def opened(recipe: Recipe, answers: Answers, budget: Budget, watch: Watch, *, i_
         name = section.model or path.stem
         # another file of the same name is asked anew: its answers are not those of this one
         teacher = Teacher(engine, f"{name}@{revision}", free, section.max_tokens)
-        return Paid(section, teacher, name, revision, language, answers, budget, watch)
+        return Paid(section, teacher, name, revision, recipe.synth.filters, answers, budget, watch)
     http = Http("generator", HttpEngine(url=section.url, model=section.model), key_from(section.key_env))
     usd_of = free if section.free else prices.price_of(prices.load(), section.price or section.model).of
     teacher = Teacher(http, section.model, usd_of, section.max_tokens)
-    return Paid(section, teacher, section.model, section.revision, language, answers, budget, watch)
+    return Paid(section, teacher, section.model, section.revision, recipe.synth.filters, answers, budget, watch)
 
 
 def embedded(section: Generator, path: Path) -> EmbeddedEngine:

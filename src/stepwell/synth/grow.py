@@ -44,8 +44,9 @@ async def grown(paid: Paid, real: Sequence[Row], plan: Grown, *, licence: str, s
             seen.append(answers[body])
             rows += children(paid, parents, answers[body], novelty, {"licence": licence, "seed": seed + number})
     if not num_new(rows):
-        what = f"the generator made up no new prompt in {len(seen)} rounds ({len(rows)} were like others"
-        raise DistillError(f"{what}; {reasons(seen)}): see [synth.grown] and [synth.generator]")
+        why = reasons(answer.fault or "nothing new" for answer in seen)
+        what = f"the generator made up no new prompt in {len(seen)} rounds ({len(rows)} were like others; {why})"
+        raise DistillError(f"{what}: see [synth.grown] and [synth.generator]")
     return cut(rows, plan.rows)
 
 

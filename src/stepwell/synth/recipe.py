@@ -101,6 +101,10 @@ class Filters(Section, frozen=True):
 
     schema: bool = True
     """A made prompt has only slots that the recipe or a real row has."""
+    refusals: bool = True
+    """Completions that begin as models refuse go."""
+    language: str = ""
+    """A code such as "en", or a script such as "cyrillic"."""
     verify: str = ""
     """slots, slots_apart, values or module:function."""
     near: Share = 0.8
@@ -109,8 +113,6 @@ class Filters(Section, frozen=True):
     leak_words: Annotated[int, Meta(ge=8, le=13)] = 13
     words: tuple[int, int] = (1, 2000)
     """Fewest and most words of a completion."""
-    language: str = ""
-    """A code such as "en", or a script such as "cyrillic"."""
     perplexity: tuple[Share, Share] | None = None
     """Quantiles of the real rows' perplexity between which a completion must lie: [0.0, 0.99]."""
     round_trip: str = ""

@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from stepwell.engines.answers import Kept
 from stepwell.quality.refusals import is_refusal, other_language
+from stepwell.synth.recipe import Filters
 from stepwell.types import Usage
+
+MAX_SHOWN = 60
 
 
 class Said(Struct, frozen=True):
@@ -56,19 +58,21 @@ def read(kept: Kept, revision: str = "") -> Said:
 
 def fault_of(choice: _Choice, text: str) -> str:
     """Why a choice is no answer; "" where it is one."""
-    if choice.message.refusal or choice.finish_reason == "content_filter" or is_refusal(text):
+    if choice.message.refusal or choice.finish_reason == "content_filter":
         return "refused"
     if choice.finish_reason == "length":
         return "cut off at max_tokens"
     return "" if text else "empty"
 
 
-def in_language(answer: Said, wanted: str) -> Said:
-    """The answer, with its fault where it is surely in another language."""
-    other = other_language(answer.text, wanted) if wanted and not answer.fault else ""
-    return replace(answer, fault=f"in {other}, not {wanted}") if other else answer
+def no_answer(text: str, wanted: Filters) -> str:
+    """Why a text is no answer: it refuses, or is surely in another language; "" where it is one."""
+    if wanted.refusals and is_refusal(text):
+        return f"refused: {text[:MAX_SHOWN]}"
+    other = other_language(text, wanted.language) if wanted.language else ""
+    return f"in {other}, not {wanted.language}" if other else ""
 
 
-def reasons(answers: Iterable[Said]) -> str:
+def reasons(faults: Iterable[str]) -> str:
     """Why there are no texts, with how often."""
-    return ", ".join(f"{num} {why}" for why, num in Counter(answer.fault for answer in answers).most_common())
+    return ", ".join(f"{num} {why}" for why, num in Counter(faults).most_common())

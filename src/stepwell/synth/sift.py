@@ -110,7 +110,7 @@ def chain(recipe: Recipe, tools: Tools) -> Iterator[tuple[str, Filter]]:
     yield "generation", filters.young(synth.max_generation)
     if given.schema:
         yield "schema", filters.known_slots(synth)
-    yield "answer", filters.answers(given.language)
+    yield "answer", filters.answers(given)
     if given.verify:
         yield "verify", filters.verified(verifier(given.verify, field="synth.filters.verify"))
     yield "exact", filters.exact
