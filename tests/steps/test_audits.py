@@ -111,8 +111,9 @@ async def test_withheld_proposals_become_labels_for_every_process() -> None:
     [
         settled("yes", Withheld("cache", proposal(), AUDIT), complete=False),
         settled("yes", Withheld("cache", proposal(), AUDIT), step="cache"),
+        settled("yes", Withheld("cache", proposal(), REFUSE), step="specialist"),
     ],
-    ids=["cut off", "answered by the same step"],
+    ids=["cut off", "answered by the same step", "answered by a specialist"],
 )
 async def test_where_nothing_can_be_compared_the_step_is_told_so(request_: Settled) -> None:
     told = Told()
@@ -120,6 +121,14 @@ async def test_where_nothing_can_be_compared_the_step_is_told_so(request_: Settl
     await judged(made, request_)
     assert told.verdicts == [None]
     assert not made.promise.labels
+
+
+async def test_specialists_have_a_trial_of_their_own() -> None:
+    told = Told()
+    made = audits(told)
+    await judged(made, settled("yes", Withheld("specialist", proposal(kind="specialist"), AUDIT)))
+    assert told.verdicts == []
+    assert (made.num_unclear, len(made.promise.labels)) == (0, 0)
 
 
 async def test_no_verdict_is_no_label() -> None:
