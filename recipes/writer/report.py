@@ -15,9 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from recipes.writer import data, export
-from recipes.writer.generate import greedy
+from recipes.writer import data
+from recipes.writer.train import greedy
 from stepwell.config import EmbeddedEngine
+from stepwell.distill import student
 from stepwell.engines.embedded import Embedded
 from stepwell.gateway import openai
 from stepwell.quality import slots, slots_apart, text
@@ -72,14 +73,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("models/house-writer"))
     folder = parser.parse_args().folder
-    model, words = export.from_folder(folder)
+    model = student.load(folder)
     told: dict[str, dict[str, float]] = {}
     for part in ("dev", "test"):
         texts = data.read(part)
         mrs = list(texts)
         references = [texts[mr] for mr in mrs]
         told[f"{part} gguf"] = scores(mrs, asyncio.run(served(folder / "house-writer.Q8_0.gguf", mrs)), references)
-        told[f"{part} bf16"] = scores(mrs, greedy(model, words, mrs), references)
+        told[f"{part} bf16"] = scores(mrs, greedy(model, mrs), references)
         several = [mr for mr in mrs if len(texts[mr]) > 1]
         firsts, others = [texts[mr][0] for mr in several], [texts[mr][1:] for mr in several]
         told[f"{part} human"] = scores(several, firsts, others)

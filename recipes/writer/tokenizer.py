@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from recipes.writer import data
 
-PAD, BOS, SEP, EOS = 0, 1, 2, 3
+PAD, BOS, EOS = 0, 1, 3
 SPECIAL = ["<pad>", "<s>", "<sep>", "</s>"]
 VOCABULARY = 2048
+CHAT_TEMPLATE = (
+    "{%- set last = namespace(text='') -%}"
+    "{%- for message in messages -%}{%- if message['role'] == 'user' -%}"
+    "{%- if message['content'] is string -%}{%- set last.text = message['content'] -%}"
+    "{%- else -%}{%- set last.text = message['content'][0]['text'] -%}{%- endif -%}"
+    "{%- endif -%}{%- endfor -%}"
+    "{{ bos_token }}{{ last.text }}<sep>"
+)
+"""The last user message, as <s> facts <sep>."""
 
 
-def trained(pairs: list[data.Pair], seed: int = 0) -> Tokenizer:
+def trained(pairs: Sequence[data.Pair], seed: int = 0) -> Tokenizer:
     """Learn the merges from facts and texts, some of them about invented places."""
     chance = random.Random(seed)
-    seen = data.epoch(data.grouped(pairs), chance, share_renamed=0.3)
+    seen = data.epoch(data.grouped(list(pairs)), chance, share_renamed=0.3)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -33,19 +44,22 @@ def trained(pairs: list[data.Pair], seed: int = 0) -> Tokenizer:
     return tokenizer
 
 
-def prompt_ids(tokenizer: Tokenizer, mr: str) -> list[int]:
-    """The prompt as the chat template writes it: <s> facts <sep>."""
-    return [BOS, *tokenizer.encode(mr, add_special_tokens=False).ids, SEP]
-
-
-def text_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The text to be learned: text </s>."""
-    return [*tokenizer.encode(text, add_special_tokens=False).ids, EOS]
-
-
-def load(folder: Path) -> Tokenizer:
-    """Read tokenizer.json."""
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+def write(tokenizer: Tokenizer, folder: Path, context: int) -> None:
+    """The tokenizer's half of a Hugging Face folder, chat template and end token among it."""
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    named = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "additional_special_tokens": ["<sep>"]}
+    ends = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD, "do_sample": False, "max_length": context}
+    said = {
+        **named,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    files = {"special_tokens_map.json": named, "generation_config.json": ends, "tokenizer_config.json": said}
+    for name, value in files.items():
+        (folder / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def pieces(tokenizer: Tokenizer) -> list[str]:

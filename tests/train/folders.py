@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM
 
 SPECIAL = ["<pad>", "<s>", "<sep>", "</s>"]
 TEXTS = [
@@ -61,6 +60,8 @@ def write_words(folder: Path, num: int = 300, chat: str = CHAT, texts: list[str]
 
 def write_model(folder: Path, kind: str = "llama", seed: int = 0, rows: int = 0, **sizes: Any) -> Path:
     """A whole folder of one architecture; `rows` of the embedding, where more than the tokenizer has tokens."""
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415 - seconds, and not for all who make words
+
     write_words(folder)
     num = rows or tokenizer().get_vocab_size()
     torch.manual_seed(seed)

@@ -9,22 +9,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from recipes.writer import data, export, tokenizer, train
-from recipes.writer.generate import greedy
-from recipes.writer.model import Shape, Writer, num_parameters
+from msgspec.structs import replace
+from recipes.writer import data, export, train
 
 from conftest import ROOT
 from stepwell.config import EmbeddedEngine
+from stepwell.distill import student
+from stepwell.distill.llama import num_parameters
+from stepwell.distill.plan import Plan, StudentSection
 from stepwell.engines.embedded import Embedded
 from stepwell.gateway import openai
 from stepwell.quality import slots
-from stepwell.quantize.export import to_gguf
 from stepwell.types import Caller
 
 pytestmark = pytest.mark.timeout(400)  # torch on two busy cores
 
 FOODS = ("French", "Italian", "Indian", "Chinese")
-SMALL = Shape(vocabulary=tokenizer.VOCABULARY, hidden=64, inner=128, layers=2, heads=2, context=512)
+SMALL = StudentSection(hidden=64, inner=128, layers=2, heads=2, kv_heads=2, context=512)
 MODEL = ROOT / "models" / "house-writer"
 
 
@@ -39,8 +40,8 @@ def pairs(num: int = 200) -> list[data.Pair]:
     return made
 
 
-def plan(steps: int) -> train.Plan:
-    return train.Plan(steps=steps, save_every=20, warm_steps=5, batch=16)
+def plan(steps: int) -> Plan:
+    return replace(train.PLAN, steps=steps, save_every=20, warm_steps=5, batch_tokens=2048)
 
 
 def run(out: Path, steps: int) -> list[dict[str, float]]:
@@ -70,39 +71,28 @@ def answers(gguf: Path, mrs: list[str]) -> list[str]:
 
 def test_it_learns(tmp_path: Path) -> None:
     log = run(tmp_path, 60)
-    assert [line["step"] for line in log] == [20, 40, 60]
-    assert log[-1]["loss"] < log[0]["loss"] * 0.8
+    assert [line["step"] for line in log if "bleu" in line] == [20, 40, 60]
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert losses[-1] < losses[0] * 0.8
 
 
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     run(tmp_path / "cut", 20)
     resumed = run(tmp_path / "cut", 40)
-    assert [line["step"] for line in resumed] == [20, 40]
-
-
-def test_texts_packed_behind_one_prompt_are_learned_as_if_alone() -> None:
-    torch.manual_seed(0)
-    model = Writer(SMALL).eval()
-    prompt, texts = [1, 5, 6, 7, 2], [[8, 9, 3], [10, 11, 12, 3]]
-    batch = train.packed([(prompt, texts)])
-    together = model.logits(model(batch.ids, batch.places, batch.mask).flatten(0, 1)[batch.sources])
-    alone = [model.logits(model(torch.tensor([prompt + text[:-1]])))[0, len(prompt) - 1 :] for text in texts]
-    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
-    assert batch.targets.tolist() == [8, 9, 3, 10, 11, 12, 3]
+    assert [line["step"] for line in resumed if "bleu" in line] == [20, 40]
 
 
 def test_what_is_exported_says_the_same_in_torch_and_in_llama_cpp(tmp_path: Path) -> None:
-    shape = Shape(layers=2)
     made = pairs()
-    train.train(tmp_path / "run", plan(80), shape, dev={made[0].mr: [made[0].text]}, pairs=made)
-    model, words = export.loaded(tmp_path / "run")
+    sizes = replace(train.SIZES, layers=2)
+    done = train.train(tmp_path / "run", plan(80), sizes, dev={made[0].mr: [made[0].text]}, pairs=made)
     out = tmp_path / "out"
-    export.write_folder(model, tmp_path / "run", out)
-    to_gguf(out, out / "model.gguf")
-    again, _ = export.from_folder(out)
+    export.export(tmp_path / "run", out)
+    model, again = student.load(done.folder), student.load(out)
     mrs = [pair.mr for pair in made[:6]]
-    assert torch.allclose(model(torch.tensor([[1, 5, 6]])), again(torch.tensor([[1, 5, 6]])), atol=0.1)
-    said, told = greedy(again, words, mrs), answers(out / "model.gguf", mrs)
+    ids = torch.tensor([[1, 5, 6]])
+    assert torch.allclose(model.hidden(ids), again.hidden(ids), atol=0.1)
+    said, told = train.greedy(again, mrs), answers(out / "house-writer.Q8_0.gguf", mrs)
     assert sum(a == b for a, b in zip(said, told, strict=True)) >= 4, (said, told)
 
 
@@ -138,13 +128,13 @@ def test_the_shipped_folder_is_whole(name: str) -> None:
 
 def test_the_shipped_writer_is_small_and_says_the_same_in_both_forms() -> None:
     assert sum(file.stat().st_size for file in MODEL.iterdir()) < 15_000_000
-    model, words = export.from_folder(MODEL)
-    assert num_parameters(model) <= 4_500_000
+    model = student.load(MODEL)
+    assert num_parameters(model.module) <= 4_500_000
     mrs = [
         "name[The Amber Fox], eatType[pub], food[French], area[riverside]",
         "name[The Velvet Heron], food[Italian], priceRange[cheap], customer rating[5 out of 5], familyFriendly[no]",
         "name[The Quiet Plum], eatType[coffee shop], food[Indian], area[city centre]",
     ]
-    said, told = greedy(model, words, mrs), answers(MODEL / "house-writer.Q8_0.gguf", mrs)
+    said, told = train.greedy(model, mrs), answers(MODEL / "house-writer.Q8_0.gguf", mrs)
     assert sum(a == b for a, b in zip(said, told, strict=True)) >= 2, (said, told)
     assert all(not len(slots.errors(slots.facts_of(mr), text)) for mr, text in zip(mrs, told, strict=True)), told

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from stepwell.cli.distill import elsewhere
 from stepwell.errors import ConfigError
+from stepwell.toml import placed
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -31,6 +34,7 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--logits", type=Path, help="the teacher's stored probabilities: a file or folder of them")
     parser.add_argument("--device", default="", help="cpu or cuda; default: cuda where there is one")
     parser.add_argument("--threads", type=int, default=0, help="default: one a core")
+    elsewhere.add_means(parser)
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=run)
 
@@ -43,7 +47,10 @@ def run(given: argparse.Namespace) -> int:
     from stepwell.campaigns.specialist_file import load  # noqa: PLC0415 - only where it is run
 
     recipe = load(given.recipe)
-    trained = learned(recipe, given)
+    try:
+        trained = elsewhere.means(given, learned)(recipe, given)
+    except ConfigError as error:
+        raise placed(error, given.recipe) from error
     if given.json:
         print(msgspec.json.encode(trained, enc_hook=str).decode())
     else:
@@ -66,24 +73,30 @@ def learned(recipe: Recipe, given: argparse.Namespace) -> Trained:
         torch.set_num_threads(given.threads)
     plan, (rank, _) = recipe.file.train, parallel.join()
     device = given.device or (f"cuda:{parallel.local_rank()}" if torch.cuda.is_available() else "cpu")
-    rows = given.data or (recipe.path(plan.data) if plan.data else None)
-    if rows is None:
-        raise ConfigError("there is nothing to learn from: name rows here, or with --data", field="train.data")
     section = recipe.file.student
     begin = str(recipe.path(section.folder)) if section.folder else ""
     model = student.create(msgspec.structs.replace(section, folder=begin), words_of(recipe), plan.seed)
     model.module.to(device)
+    learn = partial(
+        train.train,
+        plan,
+        model,
+        examples(rows_of(recipe, given)),
+        given.out or given.recipe.with_suffix(""),
+        teacher=teacher_of(recipe, device),
+        sparse=sparse_of(plan, given.logits, model),
+        dev=dev_of(recipe, plan),
+    )
     with bar(plan.steps, quiet=bool(rank) or given.json) as watch:
-        return train.train(
-            plan,
-            model,
-            examples(rows),
-            given.out or given.recipe.with_suffix(""),
-            teacher=teacher_of(recipe, device),
-            sparse=sparse_of(plan, given.logits, model),
-            dev=dev_of(recipe, plan),
-            watch=watch,
-        )
+        return learn(watch=watch)
+
+
+def rows_of(recipe: Recipe, given: argparse.Namespace) -> Path:
+    """Where the rows to learn from are. Raises ConfigError."""
+    named = given.data or recipe.file.train.data
+    if not named:
+        raise ConfigError("there is nothing to learn from: name rows here, or with --data", field="train.data")
+    return given.data or recipe.path(named)
 
 
 def words_of(recipe: Recipe) -> Path:
