@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from conftest import ROOT
 from stepwell.errors import ConfigError
+from stepwell.synth import recipe
 from stepwell.synth.recipe import load
+from stepwell.synth.samplers import Slot
+from stepwell.toml import Section
 
 GOOD = """\
 [synth]
@@ -61,9 +65,9 @@ def told(tmp_path: Path, text: str) -> str:
 
 def test_a_good_recipe_is_read(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(GOOD)
-    recipe = load(tmp_path / "recipe.toml")
-    assert list(recipe.synth.drawn) == ["leaf", "food", "dish"]
-    assert recipe.path("seeds.jsonl") == tmp_path / "seeds.jsonl"
+    found = load(tmp_path / "recipe.toml")
+    assert list(found.synth.drawn) == ["leaf", "food", "dish"]
+    assert found.path("seeds.jsonl") == tmp_path / "seeds.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -134,9 +138,24 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_paths_may_name_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "recipe.toml").write_text(GOOD)
-    recipe = load(tmp_path / "recipe.toml")
+    found = load(tmp_path / "recipe.toml")
     monkeypatch.setenv("MY_DATA", "/data")
-    assert recipe.path("${MY_DATA}/x.jsonl") == Path("/data/x.jsonl")
+    assert found.path("${MY_DATA}/x.jsonl") == Path("/data/x.jsonl")
     monkeypatch.delenv("MY_DATA")
     with pytest.raises(ConfigError, match="MY_DATA is not set"):
-        recipe.path("${MY_DATA}/x.jsonl")
+        found.path("${MY_DATA}/x.jsonl")
+
+
+@pytest.mark.parametrize(
+    "section",
+    [recipe.Synth, recipe.Table, recipe.Seeds, recipe.Grown, recipe.Generator, recipe.Filters, recipe.Quota, Slot],
+)
+def test_every_key_is_documented(section: type[Section]) -> None:
+    text = (ROOT / "docs" / "synthetic-data.md").read_text()
+    assert [name for name in section.__struct_fields__ if f"`{name}`" not in text] == []
+
+
+def test_the_documented_recipe_is_right(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "synthetic-data.md").read_text(), re.DOTALL)
+    (tmp_path / "recipe.toml").write_text(example)
+    assert load(tmp_path / "recipe.toml").synth.generator
