@@ -7,7 +7,7 @@ Stated before any run on the reporting set:
 - The teacher is the set's labels; a label costs one call, the same text a second time costs none.
 - The student is the same everywhere: `linear.Student` on MiniLM's vectors, which also learns from unlabelled traffic.
 - Random: requests are asked about as they come (a text once).
-- By value: rounds that grow by a third. Value = frequency x expected failure, where the expected failure is the last
+- By value: rounds that grow by half. Value = frequency x expected failure, where the expected failure is the last
   student's confidence, calibrated on the answers seen so far, and an answer counts for what lies near it
   (`distill/value.py`); 15 % of each round are drawn by chance, with known probabilities, and are counted as calls.
   No label that was not paid for is looked at: neither for selection nor for calibration.
@@ -40,7 +40,7 @@ from stepwell.distill.value import choose, covering, estimate, expected_failure,
 
 NUM_SEEDS, NUM_QUICK_SEEDS = 5, 2
 NUM_REQUESTS = 10_000
-FIRST, GROWTH = 40, 1.35
+FIRST, GROWTH = 40, 1.5
 RANDOM_SHARE = 0.15
 GOAL = 0.95
 QUALITIES = ("traffic", "balanced")

@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 
 NUM_NEIGHBOURS, SHARPNESS = 10, 8.0
 SPREAD, NUM_SPREADS = 0.9, 20
-SCALE, PRIOR, NEAR_WEIGHT, NUM_STEPS = 5.0, 1.0, 0.3, 40
+SCALE, PRIOR, NEAR_WEIGHT, LEAST_WEIGHT, NUM_STEPS = 5.0, 1.0, 0.3, 0.02, 30
 
 
 def neighbours(vectors: Floats) -> csr_array:
@@ -54,7 +54,7 @@ class Student:
         shares, self.known = spread(graph, taught, answers)
         weights = NEAR_WEIGHT * shares.max(axis=1) ** 2
         weights[taught] = 1.0
-        used = weights > 0
+        used = weights > LEAST_WEIGHT
         self.weights = fitted(framed(vectors[used]), shares[used], weights[used])
 
     def chances(self, vectors: Floats) -> Floats:

@@ -361,3 +361,11 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         recipe.write_text('[teacher]\nurl = "http://x"\nmodel = "mock"\nmax_token = 1\n')
         assert main(command) != 0
         assert "recipe.toml:4: teacher.max_token: unknown key; did you mean 'max_tokens'?" in capsys.readouterr().err
+
+
+def test_a_gguf_file_teaches_for_nothing(tmp_path: Path) -> None:
+    how = TeacherSection(path=str(WRITER), max_tokens=48, verifier="slots", at_once=2)
+    asked = [{"id": "a", "prompt": "name[The Eagle], eatType[pub], food[Thai]"}]
+    made = taught(tmp_path, how, asked)
+    assert (made.usd, made.calls) == (0, 1)
+    assert "The Eagle" in [*kept(tmp_path), *kept(tmp_path, "apart")][0]["completion"]

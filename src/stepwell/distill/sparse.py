@@ -201,9 +201,9 @@ def packed(rows: Sequence[TopK], vocabulary: int) -> bytes:
     """A block's bytes: each column in planes, all compressed together."""
     wide = np.uint16 if vocabulary <= 1 << 16 else np.uint32
     used = [np.isfinite(row.logp) for row in rows]
-    token_ids = np.concatenate([row.token_ids for row in rows]).astype(wide)
+    token_ids: Ints = np.concatenate([row.token_ids for row in rows]).astype(wide)
     num_used = np.concatenate([each.sum(axis=1) for each in used]).astype(np.uint8)
-    ids = np.concatenate([row.ids[each] for row, each in zip(rows, used, strict=True)]).astype(wide)
+    ids: Ints = np.concatenate([row.ids[each] for row, each in zip(rows, used, strict=True)]).astype(wide)
     levels = np.concatenate([level_of(row.logp[each]) for row, each in zip(rows, used, strict=True)])
     ranks = rank_of(token_ids, begins(num_used), ids)
     columns: tuple[Ints, ...] = (
