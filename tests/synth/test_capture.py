@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from conftest import SCRIPTED, Gateway, Start, Upstream, event_reply, forwarding, json_reply
+from stepwell.cli.main import main
 from stepwell.config_kept import Capture as Section
 from stepwell.synth.capture import Capture
 from stepwell.synth.capture_scribe import Writer
@@ -340,3 +341,24 @@ def test_a_tenant_has_a_folder_of_its_own(tmp_path: Path, tenant: str) -> None:
     folder = folder_of(tmp_path, tenant)
     folder.mkdir()
     assert folder.resolve().parent == tmp_path.resolve()
+
+
+# --- the command
+
+
+def test_the_command_counts_by_tenant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    writer = Writer(Section(tenants=["a", "b/c"], folder=str(tmp_path)))
+    writer.answer(msgspec.msgpack.encode([seen(), seen(step="cache"), seen(tenant="b/c")]))
+    writer.close()
+    assert main(["synth", "captured", "--folder", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [(each["tenant"], each["rows"], each["prompts"], each["steps"]) for each in told] == [
+        ("a", 2, 1, {"large": 1, "cache": 1}),
+        ("b/c", 1, 1, {"large": 1}),
+    ]
+    assert main(["synth", "captured", "--folder", str(tmp_path)]) == 0
+    assert "a: 2 rows (1 large, 1 cache), 1 different prompts" in capsys.readouterr().out
+    assert main(["synth", "captured", "--folder", str(tmp_path / "nowhere")]) == 0
+    (tmp_path / "stepwell.toml").write_text(SCRIPTED)
+    assert main(["synth", "captured", "--config", str(tmp_path / "stepwell.toml")]) == 2
+    assert "nothing is captured: add [capture]" in capsys.readouterr().err

@@ -6,12 +6,12 @@ import argparse
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from stepwell.cli.synth import card, plan, run, sift
+from stepwell.cli.synth import captured, card, plan, run, sift
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-COMMANDS: tuple[ModuleType, ...] = (plan, run, sift, card)
+COMMANDS: tuple[ModuleType, ...] = (plan, run, sift, card, captured)
 
 
 def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
