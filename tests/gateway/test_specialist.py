@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -286,4 +287,4 @@ def test_a_real_model_is_served_by_the_hash_of_its_file(
     request.write_text(json.dumps({"model": "well", "messages": [{"role": "user", "content": FACTS}]}))
     words = [sys.executable, "-m", "stepwell.cli", "explain", str(request)]
     done = subprocess.run(words, cwd=gateway.folder, capture_output=True, text=True, check=False)
-    assert "specialist  answered" in done.stdout, done.stderr
+    assert re.search(r"specialist  answered .* writer.*, live, 0\.\d{9} USD\n", done.stdout), done.stdout + done.stderr

@@ -116,7 +116,8 @@ def print_visits(request: Request, outcome: Outcome, told: Settled) -> None:
     print(f"{request.kind} request for {request.model!r} by {request.caller.tenant}/{request.caller.principal}")
     print(f"canonical form: {len(request.canonical)} bytes, {'sampled' if request.sampled else 'not sampled'}\n")
     for number, visit in enumerate(outcome.visits, 1):
-        print(f"{number}. {visit.step:<12}{visit.verdict:<10}{visit.seconds * 1000:9.3f} ms  {visit.reason}")
+        cost = f", {visit.usd:.9f} USD" if visit.usd else ""
+        print(f"{number}. {visit.step:<12}{visit.verdict:<10}{visit.seconds * 1000:9.3f} ms  {visit.reason}{cost}")
     if outcome.answer is not None:
         usage = told.usage
         tokens = f"{usage.input_tokens} + {usage.output_tokens} tokens" if usage else "tokens unknown"
