@@ -61,8 +61,6 @@ def measure(*, quick: bool = False) -> dict[str, Any]:
     for seed in seeds:
         for name, arm in of_seed(replace(plan, seed=seed)).items():
             arms.setdefault(name, []).append(arm)
-            told = arm.scores
-            print(f"seed {seed}, {name}: BLEU {told.bleu:.2f}, slot errors {told.ser:.2%} ({told.ser_apart:.2%} apart)")
     return {**gain(arms, "low"), **gain(arms, "full"), **sparse(arms), "gain_seeds": len(seeds)}
 
 
@@ -99,7 +97,10 @@ def arm(plan: Plan, of: Set, name: str) -> Arm:
         means["teacher"] = teacher
     with tempfile.TemporaryDirectory() as out:
         model, done = e2e.student(plan, of.rows, Path(out) / "run", **means)
-    return Arm(e2e.measured(model), done.cpu_s / done.steps)
+    told = e2e.measured(model)
+    errors = f"slot errors {told.ser:.2%} ({told.ser_apart:.2%} apart)"
+    print(f"seed {plan.seed}, {name}: BLEU {told.bleu:.2f}, {errors}, {done.cpu_s:.0f} CPU-s", flush=True)
+    return Arm(told, done.cpu_s / done.steps)
 
 
 def gain(arms: dict[str, list[Arm]], name: str) -> dict[str, float]:

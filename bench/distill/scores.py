@@ -53,9 +53,15 @@ def scored(said: Sequence[str], part: str = "test") -> Scores:
     return Scores(
         np.array(text.counts(said, list(refs.values())), dtype=np.int64),
         np.array([len(slots.errors(each, one)) for each, one in zip(facts, said, strict=True)]),
-        np.array([len(slots_apart.errors(each, one)) for each, one in zip(facts, said, strict=True)]),
+        np.array([num_apart(each, one) for each, one in zip(facts, said, strict=True)]),
         np.array([len(each) for each in facts]),
     )
+
+
+def num_apart(facts: Mapping[str, str], said: str) -> int:
+    """Slot errors by the checker that was written apart."""
+    found = slots_apart.errors(facts, said)
+    return len(found.missing) + len(found.wrong) + len(found.added)
 
 
 def bleu_of(sums: Counts) -> NDArray[np.float64]:
