@@ -68,7 +68,8 @@ class Stand:
             self.against, self.checked = str(error), ""
         if (self.now.stage, self.against) != before:
             but = f", but {self.against}" if self.against else ""
-            log.warning("the specialist at %s is %s%s", self.promotion.folder, self.now.stage or "not promoted", but)
+            level = logging.INFO if self.now.stage in GOING and not but else logging.WARNING
+            log.log(level, "the specialist at %s is %s%s", self.promotion.folder, self.now.stage or "not promoted", but)
 
     def check(self, verdict: str) -> str:
         """What speaks against a verdict. Raises DistillError and NotAuthentic where it is none."""
