@@ -27,7 +27,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         return int(given.run(given))
     except StepwellError as error:
-        config = getattr(given, "config", None)
+        config = getattr(given, "config", None) or getattr(given, "recipe", None)
         told = placed(error, config) if isinstance(error, ConfigError) and isinstance(config, Path) else error
         print(f"stepwell: {told}", file=sys.stderr)
         return FAILED
