@@ -83,6 +83,8 @@ def test_a_model_judges_beside_another_answer_and_is_asked_once(kitchen: Kitchen
     num = len(kitchen.server.bodies)
     assert num == 10 * 4, "an answer, a fresh one, and two verdicts a row"
     assert sifted(kitchen, 'judge = "model"').rows == done.rows
+    paid = sum(passed.usd for passed in done.funnel) + sum(row.usd for row in [*done.rows, *done.dead])
+    assert paid == pytest.approx(Answers(kitchen.folder / "answers").spent().usd)
     assert len(kitchen.server.bodies) == num
 
 

@@ -108,7 +108,9 @@ def test_other_filters_cost_nothing_and_any_rows_can_be_filtered(
     assert run("run", recipe, "--root", root) == 0
     assert len(kitchen.server.bodies) == num
     raw = folder(root, "make") / "raw"
-    assert run("filter", recipe, "--rows", raw, "--out", kitchen.folder / "again") == 0
+    jsonl = kitchen.folder / "again.jsonl"
+    assert run("filter", recipe, "--rows", raw, "--out", kitchen.folder / "again", "--jsonl", jsonl) == 0
+    assert list(read(jsonl)) == list(read(kitchen.folder / "again" / "rows"))
     rows = Counter(row.slots["food"] for row in read(kitchen.folder / "again" / "rows"))
     assert max(rows.values()) == 3
     assert run("filter", recipe, "--rows", raw, "--out", kitchen.folder / "again") == 2
@@ -198,6 +200,11 @@ def test_a_shard_that_was_cut_off_is_told(kitchen: Kitchen, capsys: pytest.Captu
 
 
 def test_what_is_not_there_is_told(kitchen: Kitchen, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = kitchen.recipe(MORE)
+    recipe.write_text(re.sub(r"url = .*\n", 'path = "no.gguf"\n', recipe.read_text()))
+    assert run("plan", recipe) == 2
+    line = recipe.read_text().splitlines().index('path = "no.gguf"') + 1
+    assert f"recipe.toml:{line}: synth.generator.path: " in capsys.readouterr().err
     recipe = kitchen.recipe(MORE)
     assert run("card", recipe, "--root", kitchen.folder / "nothing") == 2
     assert "run `stepwell synth run` first" in capsys.readouterr().err

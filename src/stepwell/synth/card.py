@@ -31,7 +31,7 @@ class Facts(Struct, frozen=True):
     real_share: float
     provenance_share: float
     usd: float
-    """Paid for every row that was made, also for those that died."""
+    """Paid for every row that was made, those that died included, and for looking at them."""
     tokens_in: int
     tokens_out: int
 
@@ -49,7 +49,7 @@ def facts(done: Sifted) -> Facts:
         splits=counted(row.split for row in rows),
         real_share=sum(row.is_real for row in rows) / len(rows),
         provenance_share=sum(not lacks(row) for row in rows) / len(rows),
-        usd=sum(row.usd for row in paid),
+        usd=sum(row.usd for row in paid) + sum(passed.usd for passed in done.funnel),
         tokens_in=sum(row.tokens_in for row in paid),
         tokens_out=sum(row.tokens_out for row in paid),
     )

@@ -31,6 +31,7 @@ async def said(paid: Paid, body: bytes) -> Said:
         if error.status >= 500 or error.status in TRY_ELSEWHERE:  # noqa: PLR2004
             raise
         return Said("", f"the server refused ({error.status})")
+    paid.note(kept.usd)
     return read(kept, paid.revision)
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import file_digest
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -16,10 +17,11 @@ from stepwell.engines.answers import Answers, Budget, key_of
 from stepwell.engines.asking import Teacher
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http
-from stepwell.errors import ConfigError
+from stepwell.errors import ConfigError, EngineUnavailable
 from stepwell.ledger import prices
+from stepwell.protocols import Engine
 from stepwell.synth.recipe import Filters, Generator, Recipe
-from stepwell.types import Usage
+from stepwell.types import Request, Usage
 
 REVISION_CHARS = 12
 Watch = Callable[[int, int, float], None]
@@ -39,6 +41,21 @@ class Paid(Struct, frozen=True):
     answers: Answers
     budget: Budget
     watch: Watch = lambda _done, _all, _usd: None
+    note: Callable[[float], object] = lambda _usd: None
+    """Told what each answer cost, also where it was paid for in an earlier run."""
+
+
+class Counted:
+    """An engine that is never asked: enough to say what asking would cost."""
+
+    name = "generator"
+
+    def generate(self, _: Request) -> NoReturn:
+        """Refuse. Raises EngineUnavailable."""
+        raise EngineUnavailable("it is only counted with", engine=self.name)
+
+    async def close(self) -> None:
+        """Nothing to give back."""
 
 
 def opened(recipe: Recipe, answers: Answers, budget: Budget, watch: Watch, *, i_may: bool = False) -> Paid:
@@ -46,23 +63,49 @@ def opened(recipe: Recipe, answers: Answers, budget: Budget, watch: Watch, *, i_
 
     Raises ConfigError; DistillError where its terms restrict training on its answers and nobody says `i_may`.
     """
-    section = recipe.synth.generator
-    if section is None:
-        raise ConfigError("no [synth.generator]", field="synth")
+    section = named(recipe)
     terms.check(section.url, section.model, i_may=i_may)
     if section.path:
+        engine: Engine = Embedded("generator", embedded(section, recipe.path(section.path)))
+    else:
+        engine = Http("generator", HttpEngine(url=section.url, model=section.model), key_from(section.key_env))
+    return paying(recipe, engine, answers, budget, watch)
+
+
+def counted(recipe: Recipe, answers: Answers) -> Paid:
+    """The recipe's generator as far as a plan needs it. Raises ConfigError."""
+    return paying(recipe, Counted(), answers, Budget(), lambda _done, _all, _usd: None)
+
+
+def named(recipe: Recipe) -> Generator:
+    """`[synth.generator]`. Raises ConfigError where there is none."""
+    if recipe.synth.generator is None:
+        raise ConfigError("no [synth.generator]", field="synth")
+    return recipe.synth.generator
+
+
+def paying(recipe: Recipe, engine: Engine, answers: Answers, budget: Budget, watch: Watch) -> Paid:
+    """An engine as the recipe's generator, with its price and revision. Raises ConfigError."""
+    section = named(recipe)
+    if section.path:
         path = recipe.path(section.path)
-        engine = Embedded("generator", embedded(section, path))
-        with path.open("rb") as file:
-            revision = section.revision or file_digest(file, "sha256").hexdigest()[:REVISION_CHARS]
-        name = section.model or path.stem
+        revision, name = section.revision or digest(path), section.model or path.stem
         # another file of the same name is asked anew: its answers are not those of this one
         teacher = Teacher(engine, f"{name}@{revision}", free, section.max_tokens)
         return Paid(section, teacher, name, revision, recipe.synth.filters, answers, budget, watch)
-    http = Http("generator", HttpEngine(url=section.url, model=section.model), key_from(section.key_env))
     usd_of = free if section.free else prices.price_of(prices.load(), section.price or section.model).of
-    teacher = Teacher(http, section.model, usd_of, section.max_tokens)
+    teacher = Teacher(engine, section.model, usd_of, section.max_tokens)
     return Paid(section, teacher, section.model, section.revision, recipe.synth.filters, answers, budget, watch)
+
+
+def digest(path: Path) -> str:
+    """The beginning of a file's SHA-256. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()[:REVISION_CHARS]
+    except OSError as error:
+        what = f"{path} cannot be read ({error.strerror}); name a GGUF file"
+        raise ConfigError(what, field="synth.generator.path") from error
 
 
 def embedded(section: Generator, path: Path) -> EmbeddedEngine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ from msgspec import Struct
 from stepwell.synth import grow, round_trip
 from stepwell.synth.complete import body_for
 from stepwell.synth.generator import Paid, keys
-from stepwell.synth.make import Open, drawn, mixed
+from stepwell.synth.make import drawn, mixed
 from stepwell.synth.recipe import Recipe
 from stepwell.synth.row import Row
 from stepwell.synth.sources import real_rows
@@ -59,31 +58,23 @@ class Plan(Struct, frozen=True):
         return sum(line.most_usd for line in self.lines)
 
 
-def plan(recipe: Recipe, open_: Open | None) -> Plan:
+def plan(recipe: Recipe, paid: Paid | None) -> Plan:
     """Count rows and calls. Raises StoreError, DistillError, ConfigError, as a run would."""
     synth = recipe.synth
     real = real_rows(recipe)
-    bare = [*real, *drawn(recipe), *mixed(recipe, real)]
+    rows = [*real, *drawn(recipe), *mixed(recipe, real)]
     num = synth.generator.num if synth.generator else 1
-    counts = Counter({row.source: 0 for row in bare})
-    for row in bare:
+    counts = Counter({row.source: 0 for row in rows})
+    for row in rows:
         counts[row.source] += 1 if row.completion else num
     if synth.grown:
         counts["grown"] = synth.grown.rows * num
     lines = [Line(source, rows=count) for source, count in counts.items()]
-    if open_ is None or synth.generator is None:
+    if paid is None:
         return Plan(lines, 0.0)
-    return asyncio.run(priced(recipe, open_, real, [row for row in bare if not row.completion], lines))
-
-
-async def priced(recipe: Recipe, open_: Open, real: Sequence[Row], bare: Sequence[Row], lines: list[Line]) -> Plan:
-    """The lines with those of the calls."""
-    paid = open_()
-    try:
-        lines += [*growing(recipe, paid, real), completing(paid, bare), *checking(recipe, paid, sum_rows(lines))]
-        return Plan([line for line in lines if line.rows or line.calls or line.answered], paid.answers.spent().usd)
-    finally:
-        await paid.teacher.engine.close()
+    bare = [row for row in rows if not row.completion]
+    lines += [*growing(recipe, paid, real), completing(paid, bare), *checking(recipe, paid, sum_rows(lines))]
+    return Plan([line for line in lines if line.rows or line.calls or line.answered], paid.answers.spent().usd)
 
 
 def sum_rows(lines: Sequence[Line]) -> int:

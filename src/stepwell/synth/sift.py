@@ -42,6 +42,8 @@ class Passed(Struct, frozen=True):
     before: int
     after: int
     cpu_s: float
+    usd: float = 0.0
+    """What a model was paid to look at the rows, in this run or an earlier one."""
 
     @property
     def died(self) -> int:
@@ -71,19 +73,27 @@ def sift(recipe: Recipe, rows: Sequence[Row], tools: Tools | None = None) -> Sif
     Raises DistillError where nothing stays or a quota cannot be met; BudgetReached, EngineError, ConfigError.
     """
     staying, dead, funnel = list(rows), list[Dead](), list[Passed]()
-    for name, filter_ in chain(recipe, tools or Tools()):
+    spent: list[float] = []
+    for name, filter_ in chain(recipe, noting(tools or Tools(), spent)):
         start = process_time()
+        spent.clear()
         died = filter_(staying)
         dead += [dead_of(staying[at], name, why) for at, why in sorted(died.items())]
         num_before = len(staying)
         staying = [kept_by(row, name) for at, row in enumerate(staying) if at not in died]
-        funnel.append(Passed(name, num_before, len(staying), process_time() - start))
+        funnel.append(Passed(name, num_before, len(staying), process_time() - start, sum(spent)))
     if not staying:
         raise DistillError(f"no row stays: {reasons(dead)}" if dead else "there is no row to begin with")
     made = [row for row in dead if not row.is_real]
     if made and all(row.is_real for row in staying):
         raise DistillError(f"only people's rows stay; of {len(made)} made ones died {reasons(made)}")
     return Sifted(staying, dead, funnel)
+
+
+def noting(tools: Tools, spent: list[float]) -> Tools:
+    """The same tools, which note what answers cost."""
+    open_ = tools.open
+    return replace(tools, open=lambda: replace(open_(), note=spent.append)) if open_ else tools
 
 
 def kept_by(row: Row, name: str) -> Row:

@@ -29,12 +29,13 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     """The recipe, and where its work is kept."""
     parser.add_argument("recipe", type=Path, metavar="RECIPE", help="a TOML file with a section [synth]")
     parser.add_argument("--root", type=Path, metavar="DIR", help="where rows and answers are kept (default: runs/NAME)")
-    parser.add_argument("--i-may", action="store_true", help="you may train on its generator's answers")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
-    """What may be paid."""
+    """What may be paid, to whom, and where the rows go beside their shards."""
+    parser.add_argument("--i-may", action="store_true", help="you may train on its generator's answers")
+    parser.add_argument("--jsonl", type=Path, metavar="FILE", help="write the rows that stay as JSON Lines, too")
     parser.add_argument(
         "--budget-usd", type=float, metavar="USD", help="what the generator may cost, all runs together"
     )

@@ -22,7 +22,7 @@ def run(given: argparse.Namespace) -> int:
     from stepwell.campaigns.run import run as run_stages  # noqa: PLC0415 - lazy, like all commands
     from stepwell.campaigns.synth import SIFT, stages  # noqa: PLC0415
     from stepwell.cli.synth.told import progress, show_rows  # noqa: PLC0415
-    from stepwell.synth import card, recipe, run  # noqa: PLC0415
+    from stepwell.synth import card, recipe, row, run  # noqa: PLC0415
 
     recipe_ = recipe.load(given.recipe)
     text = given.recipe.read_text(encoding="utf-8")
@@ -30,6 +30,8 @@ def run(given: argparse.Namespace) -> int:
         tools = tools_of(given, recipe_, paid)
         folders = run_stages(stages(recipe_, tools, name=given.recipe.stem, text=text), root_of(given), watch)
     done = run.reread(folders[SIFT])
+    if given.jsonl:
+        row.write(given.jsonl, done.rows)
     if given.json:
         print(json.dumps({"folder": str(folders[SIFT]), **card.as_json(done)}))
     else:

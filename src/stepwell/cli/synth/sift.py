@@ -23,12 +23,14 @@ def run(given: argparse.Namespace) -> int:
     """Filter. Raises StepwellError."""
     check_extra()
     from stepwell.cli.synth.told import progress, show_rows  # noqa: PLC0415 - lazy, like all commands
-    from stepwell.synth import card, recipe, run  # noqa: PLC0415
+    from stepwell.synth import card, recipe, row, run  # noqa: PLC0415
 
     recipe_ = recipe.load(given.recipe)
     with progress() as (_, paid):
         done = run.sifted(recipe_, given.rows, given.out, tools_of(given, recipe_, paid))
     card.write(done, given.out, name=given.recipe.stem, recipe=given.recipe.read_text(encoding="utf-8"))
+    if given.jsonl:
+        row.write(given.jsonl, done.rows)
     if given.json:
         print(json.dumps({"folder": str(given.out), **card.as_json(done)}))
     else:

@@ -57,6 +57,7 @@ def show_rows(done: Sifted, folder: Path) -> None:
     table = Table(title="funnel")
     for title in ("filter", "before", "died", "after"):
         table.add_column(title, justify="left" if title == "filter" else "right")
+    table.add_column("most often", overflow="ellipsis", no_wrap=True, ratio=1)
     for passed in done.funnel:
         table.add_row(
             passed.filter, f"{passed.before:,}", f"{passed.died:,}" if passed.died else "", f"{passed.after:,}"
