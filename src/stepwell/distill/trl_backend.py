@@ -172,7 +172,8 @@ def trainer_of(
 def settings(plan: Plan, words: Words, examples: Sequence[Example], out: Path) -> dict[str, Any]:
     """What all trainers are told; a batch has as many rows as fill `batch_tokens` on the average."""
     world = max(1, torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1)
-    rows = plan.batch_tokens / mean_tokens(words, examples)
+    most = len({row.prompt for row in examples}) if plan.on_policy == 1 else len(examples)
+    rows = min(most, plan.batch_tokens / mean_tokens(words, examples))  # a batch that is not full is left out there
     on_gpu = torch.cuda.is_available()
     fall = min(math.ceil(plan.steps * plan.fall_share), plan.steps - plan.warm_steps)
     return {
