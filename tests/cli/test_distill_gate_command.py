@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conftest import SCRIPTED
+from conftest import SCRIPTED, WRITER
 from promoted import promoted, public
 from stepwell.cli.main import main
 from stepwell.signing import KEY_ENV, new_key
@@ -80,6 +80,23 @@ def test_a_changed_plan_and_seen_prompts_are_refused(capsys: pytest.CaptureFixtu
     recipe(margin=0.1)
     assert gate("--pairs", "pairs.jsonl") == 2
     assert "(margin 0.05 to 0.1) after pairs were judged" in capsys.readouterr().err
+
+
+def test_a_model_answers_where_nobody_has(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("xllamacpp")
+    facts = [
+        f"name[The Eagle], eatType[{kind}], area[{area}]"
+        for kind in ("pub", "restaurant")
+        for area in ("riverside", "city centre")
+    ]
+    rows = [{"prompt": each, "completion": "The Eagle."} for each in facts]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe(verify="slots", margin=0.9, discordance=0.9, alpha=0.45, power=0.5)
+    assert gate("--pairs", "pairs.jsonl") == 2
+    assert "name the file that is to answer" in capsys.readouterr().err
+    assert gate("--pairs", "pairs.jsonl", "--model", str(WRITER), "--json") == 0
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["student"], finding["teacher"]) == (1, 0)
 
 
 def test_a_wrong_recipe_is_told_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,10 +27,11 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--pairs",
         type=Path,
-        help="rows {id, slice, prompt, student, teacher, references} (.jsonl, .parquet or a folder); "
-        "without: the plan is stated, and nothing judged",
+        help="rows {id, slice, prompt, student, teacher, references} (.jsonl, .parquet or a folder), or "
+        "{prompt, completion}: then the model answers; without: the plan is stated, and nothing judged",
     )
     parser.add_argument("--model", default="", help="the GGUF file that answered and is to serve, or a server's name")
+    parser.add_argument("--max-tokens", type=int, default=256, help="of an answer, where the model answers")
     parser.add_argument("--trained-on", type=Path, metavar="ROWS", help="what the student has learned from")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=run)
@@ -55,13 +56,30 @@ def run(given: argparse.Namespace) -> int:
     report = gate(
         given.folder,
         plan,
-        pairs_of(read(given.pairs), file=str(given.pairs)),
+        pairs_of(answered(list(read(given.pairs)), given), file=str(given.pairs)),
         model=model_of(given.model),
         key=key,
         trained_on=frozenset(row["prompt"] for row in read(given.trained_on)) if given.trained_on else (),
     )
     print(written(report).decode() if given.json else "\n".join(lines(report)))
     return 0 if report.decision == "promote" else NOT_PROMOTED
+
+
+def answered(rows: list[dict[str, Any]], given: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows with the student's answers; where they have none, the model answers. Raises DistillError."""
+    asking = [row for row in rows if "student" not in row and isinstance(row.get("prompt"), str)]
+    if not asking:
+        return rows
+    if not given.model.endswith(".gguf"):
+        raise DistillError("rows without the student's answer: name the file that is to answer, --model FILE.gguf")
+    from stepwell.campaigns.served import served  # noqa: PLC0415 - llama.cpp
+
+    told = served(
+        Path(given.model), [row["prompt"] for row in asking], max_tokens=given.max_tokens, watch=lambda _: None
+    )
+    for row, text in zip(asking, told.texts, strict=True):
+        row |= {"student": text, "teacher": row.get("teacher", row.get("completion"))}
+    return rows
 
 
 def plan_of(recipe: Path | None) -> GatePlan:
