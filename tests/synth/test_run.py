@@ -90,6 +90,7 @@ def test_from_a_recipe_to_a_card(kitchen: Kitchen, capsys: pytest.CaptureFixture
     picture = ET.parse(folder(root, "sift") / "funnel.svg").getroot()  # noqa: S314 - our own file
     assert f"36 rows went in, {len(rows)} stayed" in "".join(picture.itertext())
     assert run("run", recipe, "--root", root) == 0
+    assert re.search(r"verify +│ +36 │ +2 │ +34 │ name is missing", capsys.readouterr().out)
     assert len(kitchen.server.bodies) == 30
     assert run("plan", recipe, "--root", root, "--json") == 0
     out = capsys.readouterr().out

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -15,6 +17,7 @@ from stepwell.synth.generator import Watch
 from stepwell.synth.plan import Plan
 from stepwell.synth.sift import Sifted
 
+REASON_CHARS = 48
 Stages = Callable[[str, bool], None]
 
 
@@ -27,7 +30,7 @@ def progress() -> Iterator[tuple[Stages, Watch]]:
 
         def watch(name: str, there: bool) -> None:  # noqa: FBT001 - a callback
             bar.console.print(f"{name:<10} {'is there' if there else '…'}")
-            bar.update(line, description=name, total=None, completed=0)
+            bar.reset(line, total=None, description=name, cost="")
 
         def paid(done: int, total: int, usd: float) -> None:
             bar.update(line, total=total, completed=done, cost=f"{usd:.4f} USD")
@@ -57,11 +60,11 @@ def show_rows(done: Sifted, folder: Path) -> None:
     table = Table(title="funnel")
     for title in ("filter", "before", "died", "after"):
         table.add_column(title, justify="left" if title == "filter" else "right")
-    table.add_column("most often", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("most often", overflow="ellipsis", no_wrap=True, max_width=REASON_CHARS)
     for passed in done.funnel:
-        table.add_row(
-            passed.filter, f"{passed.before:,}", f"{passed.died:,}" if passed.died else "", f"{passed.after:,}"
-        )
+        died = f"{passed.died:,}" if passed.died else ""
+        why = Counter(row.reason for row in done.dead if row.rejected_by == passed.filter).most_common(1)
+        table.add_row(passed.filter, f"{passed.before:,}", died, f"{passed.after:,}", escape(why[0][0] if why else ""))
     told = facts(done)
     console = Console()
     console.print(table)
