@@ -59,7 +59,10 @@ def folder(root: Path, stage: str) -> Path:
     return found
 
 
-def test_from_a_recipe_to_a_card(kitchen: Kitchen, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_a_recipe_to_a_card(
+    kitchen: Kitchen, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     recipe, root = kitchen.recipe(MORE, synth="seed = 4\nreal_floor = 0.25"), kitchen.folder / "out"
     assert run("plan", recipe, "--root", root) == 0
     assert re.search(r"all +│ +36 │ +30 │", capsys.readouterr().out)
