@@ -218,13 +218,23 @@ def test_every_slice_counts_and_is_named() -> None:
     plan = GatePlan(verify="values", margin=0.05, slices=("a", "b", "c"))
     num = plan.needed()
     rows = made(num, 1, 1, name="a") + made(num, 0.7, 1, name="b")
-    report = judge(plan, rows)
-    assert [each.found for each in report.findings] == ["non-inferior", "inferior", "cannot tell"]
+    report = judge(plan, rows + made(num, 1, 1, name="c"))
+    assert [each.found for each in report.findings] == ["non-inferior", "inferior", "non-inferior"]
     assert report.decision == "refuse"
     assert report.reason.startswith("b, right: inferior")
-    assert judge(plan, rows + made(num, 1, 1, name="c")).findings[2].found == "non-inferior"
     with pytest.raises(DistillError, match="no slice 'd'"):
         judge(plan, made(3, 1, 1, name="d"))
+
+
+def test_no_slice_is_looked_at_before_all_can_be() -> None:
+    plan = GatePlan(verify="values", margin=0.05, slices=("a", "b"))
+    num = plan.needed()
+    report = judge(plan, made(num, 0.5, 1, name="a") + made(num - 1, 1, 1, name="b"))
+    assert report.decision == "cannot tell"
+    assert [each.reason for each in report.findings] == [
+        f"{num} pairs, enough: it is looked at once every slice has as many",
+        f"only {num - 1} pairs: it needs {num}",
+    ]
 
 
 def test_slices_that_are_known_from_the_prompt_pass_apart() -> None:

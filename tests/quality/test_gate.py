@@ -81,6 +81,15 @@ def test_too_few_pairs_use_nothing_up(tmp_path: Path, key: SigningKey) -> None:
     assert gate(tmp_path, WIDER, good(), model="a", key=key).decision == "promote"
 
 
+def test_a_slice_that_lacks_pairs_may_get_them(tmp_path: Path, key: SigningKey) -> None:
+    plan = msgspec.structs.replace(PLAN, slices=("a", "b"))
+    num = plan.needed()
+    some = made(num, 1, 1, name="a") + made(9, 1, 1, name="b")
+    assert gate(tmp_path, plan, some, model="m", key=key).decision == "cannot tell"
+    more = made(num, 1, 1, name="a") + made(num, 1, 1, name="b")
+    assert gate(tmp_path, plan, more, model="m", key=key).decision == "promote"
+
+
 def test_what_was_trained_on_judges_nobody(tmp_path: Path, key: SigningKey) -> None:
     with pytest.raises(DistillError, match="pair '7' is in the training data"):
         gate(tmp_path, PLAN, good(), model="a", key=key, trained_on=["x[P] 7"])

@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from stepwell.alone import alone
 from stepwell.errors import DistillError
-from stepwell.quality.compare import GatePlan, Pair, judge, plan_sha256, sliced
+from stepwell.quality.compare import GatePlan, Pair, judge, plan_sha256, ready, sliced
 from stepwell.quality.files import append, lay
 from stepwell.quality.verdict import FILE as VERDICT
 from stepwell.quality.verdict import Report, written
@@ -127,10 +127,9 @@ def changes(old: GatePlan, new: GatePlan) -> str:
 def noted(folder: Path, plan: GatePlan, pairs: Sequence[Pair], model: str) -> int:
     """Write down that these pairs are judged, before they are; how many files they have judged, with this one.
 
-    Where no slice has enough pairs nothing will be looked at, and nothing is noted.
+    Where nothing will be looked at, nothing is noted.
     """
-    by_slice, _ = sliced(plan, pairs)
-    if all(len(each) < plan.needed() for each in by_slice.values()):
+    if not ready(plan, sliced(plan, pairs)[0]):
         return 1
     answers = sha256(msgspec.json.encode((model, sorted(pairs, key=lambda pair: pair.id)))).hexdigest()
     prompts = [sha256(pair.prompt.encode()).hexdigest()[:PROMPT_CHARS] for pair in pairs]
