@@ -53,7 +53,7 @@ def test_one_word_less_is_no_leak() -> None:
 
 def test_a_short_text_counts_as_a_whole_from_eight_words() -> None:
     held = [("q", "one two three four five six seven eight"), ("q", "a b c d e f g")]
-    assert set(leaks([("p", "zero one two three four five six seven eight nine"), ("p", "x a b c d e f g")], held)) == {
+    assert set(leaks([("r", "zero one two three four five six seven eight nine"), ("p", "x a b c d e f g")], held)) == {
         0
     }
 
@@ -69,6 +69,11 @@ def test_rows_and_facts_are_told_apart() -> None:
     assert {at: leak.kind for at, leak in leaks(rows, held).items()} == {0: "row", 1: "facts"}
 
 
+def test_the_same_question_is_a_leak_whatever_the_answer() -> None:
+    found = leaks([("what's the  time?", "noon"), ("What time?", "noon")], [("What's the time?", "")])
+    assert {at: leak.kind for at, leak in found.items()} == {0: "prompt"}
+
+
 def test_a_leak_inside_a_prompt_of_facts_is_one() -> None:
     words = " ".join(f"w{at}" for at in range(13))
     assert leaks([(f"note[{words}]", "x")], [("q", words)])[0].kind == "words"
@@ -78,7 +83,7 @@ def test_the_form_that_all_prompts_share_is_no_leak() -> None:
     form = "Please read the following review with care and say in one word whether it is good:"
     held = [(f"{form} item {at} was of quality {at}", f"answer {at}") for at in range(20)]
     assert leaks([(f"{form} something else", "good")], held) == {}
-    assert leaks([(f"{form} item 3 was of quality 3", "good")], held)[0].kind == "words"
+    assert leaks([(f"{form} item 3 was of quality 3 or so", "good")], held)[0].kind == "words"
 
 
 @pytest.mark.parametrize("text", ["这家餐厅在河边，提供便宜的法国菜，评价很高，适合家庭", "ร้านอาหารนี้อยู่ริมแม่น้ำราคาถูก"])

@@ -21,7 +21,7 @@ from stepwell.synth import row, run
 from stepwell.synth.leaks import leaks
 from stepwell.synth.row import Row
 
-LEAKS = frozenset({"row", "facts"})
+LEAKS = frozenset({"row", "facts", "prompt"})
 """What of a held-out set may not be learned from; that words of a text come back is said by the filter."""
 
 

@@ -1,4 +1,4 @@
-"""Rows that hold something of an evaluation set: the row itself, its facts, or n words in a row of its texts.
+"""Rows that hold something of an evaluation set: the row, its prompt or facts, or n words in a row of its texts.
 
 The n-gram rule is that of GPT-3's data (Brown et al. 2020, appendix C), 13 words; case, accents, punctuation and white
 space do not count. A held-out text of fewer words counts as a whole, where it has at least 8.
@@ -26,17 +26,18 @@ MAX_SHOWN = 60
 class Leak(Struct, frozen=True):
     """What of a held-out set a row holds, and the words that say so."""
 
-    kind: Literal["row", "facts", "words"]
+    kind: Literal["row", "facts", "prompt", "words"]
     what: str
 
 
 def leaks(
     rows: Sequence[Pair], held_out: Iterable[Pair], *, n: int = NUM_WORDS, least: int = LEAST_WORDS
 ) -> dict[int, Leak]:
-    """The rows that hold something of `held_out`: the same row, a prompt of its facts, or n of its words in a row."""
+    """The rows that hold something of `held_out`: the same row, its prompt or facts, or n of its words in a row."""
     held = list(held_out)
     same = {normal(pair) for pair in held}
     facts = {key for prompt, _ in held if (key := facts_key(prompt))}
+    prompts = {prompt for prompt, _ in same}
     words = phrases(rows, held, n, min(n, least))
     found: dict[int, Leak] = {}
     for at, (prompt, completion) in enumerate(rows):
@@ -44,6 +45,8 @@ def leaks(
             found[at] = Leak("row", f"a held-out row: {prompt[:MAX_SHOWN]}")
         elif (key := facts_key(prompt)) and key in facts:
             found[at] = Leak("facts", f"the facts of a held-out prompt: {prompt[:MAX_SHOWN]}")
+        elif normal((prompt, ""))[0] in prompts:
+            found[at] = Leak("prompt", f"a held-out prompt: {prompt[:MAX_SHOWN]}")
         elif at in words:
             found[at] = Leak("words", f"words of a held-out text: {words[at]}")
     return found
