@@ -137,9 +137,11 @@ def judge(
     """
     right = rightness(plan, verify)
     by_slice, num_repeated = sliced(plan, pairs)
-    looked_at = ready(plan, by_slice)
+    needed = plan.needed()
+    looked_at = ready(plan, by_slice, needed)
     tested = [
-        tested_slice(plan, test, by_slice[test[0]], right if test[0] in looked_at else None) for test in plan.tests
+        tested_slice(plan, test, by_slice[test[0]], needed, right if test[0] in looked_at else None)
+        for test in plan.tests
     ]
     adjusted = paired.holm([each.p for each in tested])
     findings = [concluded(each, p, plan) for each, p in zip(tested, adjusted, strict=True)]
@@ -188,26 +190,25 @@ def sliced(plan: GatePlan, pairs: Iterable[Pair]) -> tuple[dict[str, list[Pair]]
     return found, num_repeated
 
 
-def ready(plan: GatePlan, by_slice: Mapping[str, Sequence[Pair]]) -> frozenset[str]:
+def ready(plan: GatePlan, by_slice: Mapping[str, Sequence[Pair]], needed: int) -> frozenset[str]:
     """The slices to look at: those with enough pairs; where all must pass, none before all have.
 
     Whoever looked at some could choose by them how many pairs to add for the others.
     """
-    needed = plan.needed()
     enough = frozenset(name for name, pairs in by_slice.items() if len(pairs) >= needed)
     return enough if plan.slice_by or len(enough) == len(by_slice) else frozenset()
 
 
-def tested_slice(plan: GatePlan, test: Test, pairs: Sequence[Pair], right: Right | None) -> Finding:
+def tested_slice(plan: GatePlan, test: Test, pairs: Sequence[Pair], needed: int, right: Right | None) -> Finding:
     """One test, its p-value still by itself; without `right` no answer is looked at."""
     name, metric = test
     margin = plan.margin if metric == "right" else plan.bleu_margin
-    finding = Finding(name, metric, "cannot tell", "", len(pairs), plan.needed(), margin)
+    finding = Finding(name, metric, "cannot tell", "", len(pairs), needed, margin)
     if right is None:
         there = f"only {len(pairs)} pairs" if pairs else "no pairs"
-        lacking = f"{there}: it needs {finding.num_needed}"
+        lacking = f"{there}: it needs {needed}"
         waiting = f"{len(pairs)} pairs, enough: it is looked at once every slice has as many"
-        return msgspec.structs.replace(finding, reason=waiting if len(pairs) >= finding.num_needed else lacking)
+        return msgspec.structs.replace(finding, reason=waiting if len(pairs) >= needed else lacking)
     compared = by_share(plan, pairs, right) if metric == "right" else by_bleu(plan, pairs)
     first, second, low, high, p = compared
     return msgspec.structs.replace(finding, found="not shown", student=first, teacher=second, low=low, high=high, p=p)

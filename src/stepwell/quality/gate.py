@@ -129,7 +129,7 @@ def noted(folder: Path, plan: GatePlan, pairs: Sequence[Pair], model: str) -> in
 
     Where nothing will be looked at, nothing is noted.
     """
-    if not ready(plan, sliced(plan, pairs)[0]):
+    if not ready(plan, sliced(plan, pairs)[0], plan.needed()):
         return 1
     answers = sha256(msgspec.json.encode((model, sorted(pairs, key=lambda pair: pair.id)))).hexdigest()
     prompts = [sha256(pair.prompt.encode()).hexdigest()[:PROMPT_CHARS] for pair in pairs]
