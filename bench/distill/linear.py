@@ -16,7 +16,7 @@ Ints = NDArray[np.int64]
 
 NUM_NEIGHBOURS, SHARPNESS = 10, 8.0
 SPREAD, NUM_SPREADS = 0.9, 20
-SCALE, PRIOR, NEAR_WEIGHT, LEAST_WEIGHT, NUM_STEPS = 5.0, 1.0, 0.3, 0.02, 30
+SCALE, PRIOR, NEAR_WEIGHT, LEAST_WEIGHT, NUM_STEPS = 5.0, 1.0, 0.3, 0.02, 60
 
 
 def neighbours(vectors: Floats) -> csr_array:

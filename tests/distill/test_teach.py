@@ -369,3 +369,11 @@ def test_a_gguf_file_teaches_for_nothing(tmp_path: Path) -> None:
     made = taught(tmp_path, how, asked)
     assert (made.usd, made.calls) == (0, 1)
     assert "The Eagle" in [*kept(tmp_path), *kept(tmp_path, "apart")][0]["completion"]
+
+
+def test_of_prompts_that_are_alike_one_is_asked_first(tmp_path: Path) -> None:
+    heaps = ("Where is my card? It has not arrived, number {}.", "How do I change {} euros to pounds?")
+    asked = [{"id": f"{heap}-{at}", "prompt": text.format(at)} for heap, text in enumerate(heaps) for at in range(12)]
+    with teaching(say=echo) as teacher:
+        taught(tmp_path, section(teacher, select="value", embed=True, most=2), asked)
+    assert {row["id"][0] for row in kept(tmp_path)} == {"0", "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,18 @@ BYTES_PER_TOKEN = 4
 """Of a text, about: a price only has to be right in comparison."""
 
 
-def selected(section: TeacherSection, rows: Sequence[Row]) -> list[tuple[Row, float]]:
+def selected(section: TeacherSection, rows: Sequence[Row], work: Path) -> list[tuple[Row, float]]:
     """Distinct prompts by value, and some by chance; each with the probability with which it came to be chosen.
 
     A row may tell `frequency` (how often it is asked; else rows with the same prompt are counted) and `failure` (how
-    likely the student fails at it; else 1).
+    likely the student fails at it; else 1). `work` is a folder for the embedder's converted weights.
     """
     distinct, frequency = counted(rows)
     failure = np.array([float(row.get("failure", 1.0)) for row in distinct])
     price = np.array([len(row["prompt"]) / BYTES_PER_TOKEN + section.max_tokens for row in distinct])
     value = values(frequency, failure, section.saving_usd, price)
     share = 1.0 if section.select == "random" else section.random_share
-    vectors = embedded(distinct) if section.embed and share < 1 else None
+    vectors = embedded(distinct, work) if section.embed and share < 1 else None
     most = section.most or len(distinct)
     choice = choose(value, frequency, most, random_share=share, seed=section.seed, vectors=vectors)
     chosen = zip(choice.places, choice.probability, strict=True)
@@ -48,14 +49,11 @@ def counted(rows: Sequence[Row]) -> tuple[list[Row], Array]:
     return list(first.values()), np.array([frequency[prompt] for prompt in first])
 
 
-def embedded(rows: Sequence[Row]) -> Vectors:
+def embedded(rows: Sequence[Row], work: Path) -> Vectors:
     """Vectors of prompts. Raises ConfigError where the embedder's weights are not installed."""
-    from pathlib import Path  # noqa: PLC0415
-    from tempfile import gettempdir  # noqa: PLC0415
-
     from stepwell.engines.embed import CHUNK, MiniLm  # noqa: PLC0415 - onnxruntime
 
-    model = MiniLm(None, Path(gettempdir()) / "stepwell-minilm")
+    model = MiniLm(None, work)
     prompts = [row["prompt"] for row in rows]
     return np.concatenate([model.encode(prompts[at : at + CHUNK]) for at in range(0, len(prompts), CHUNK)])
 

@@ -219,7 +219,7 @@ def selected(job: Job, rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[
         return [(row, 1.0) for row in rows[:most]]
     from stepwell.distill.select import selected as by_value  # noqa: PLC0415 - numpy
 
-    return by_value(job.section, rows)
+    return by_value(job.section, rows, job.out / "minilm")
 
 
 def usable(
