@@ -371,6 +371,19 @@ def test_a_gguf_file_teaches_for_nothing(tmp_path: Path) -> None:
     assert "The Eagle" in [*kept(tmp_path), *kept(tmp_path, "apart")][0]["completion"]
 
 
+def test_a_gguf_files_log_probabilities_are_stored(tmp_path: Path) -> None:
+    from stepwell.distill.chat import words_of  # noqa: PLC0415
+    from stepwell.distill.sparse import SparseRows  # noqa: PLC0415
+
+    words = words_of(WRITER.parent)
+    how = TeacherSection(path=str(WRITER), max_tokens=48, give="logits", tokenizer=str(WRITER.parent))
+    taught(tmp_path, how, [{"id": "a", "prompt": "name[The Eagle], eatType[pub], food[Thai]"}])
+    found = SparseRows.open(tmp_path / "logits", words.tokenizer_hash).get("a")
+    assert found is not None
+    assert found.token_ids.tolist() == words.text_ids(kept(tmp_path)[0]["completion"])
+    assert found.ids[:, 0].tolist() == found.token_ids.tolist()  # the likeliest text
+
+
 def test_of_prompts_that_are_alike_one_is_asked_first(tmp_path: Path) -> None:
     heaps = ("Where is my card? It has not arrived, number {}.", "How do I change {} euros to pounds?")
     asked = [{"id": f"{heap}-{at}", "prompt": text.format(at)} for heap, text in enumerate(heaps) for at in range(12)]

@@ -81,7 +81,9 @@ class Reader:
         if job.section.give == "logits":
             from stepwell.distill.told_logits import ToldLogits  # noqa: PLC0415 - numpy and tokenizers
 
-            self.logits = ToldLogits(job.path(job.section.tokenizer), job.out / "logits")
+            section = job.section
+            folder, out = job.path(section.tokenizer), job.out / "logits"
+            self.logits = ToldLogits(folder, out, cover=section.cover, least=section.least)
 
     def fault(self, body: bytes) -> str:
         """Why an answer is no use, whatever it was asked; "" where it is."""

@@ -90,8 +90,9 @@ class TeacherSection(Section, frozen=True):
             raise ConfigError("a server needs the name of its `model`", field="teacher.model")
         if "{prompt}" not in self.ask:
             raise ConfigError("must hold {prompt}, where the prompt goes", field="teacher.ask")
-        if self.give == "logits" and self.url and not self.tokenizer:
-            raise ConfigError("logits of a server need the folder of its model's tokenizer", field="teacher.tokenizer")
+        if self.give == "logits" and not (self.is_folder or self.tokenizer):
+            what = "logits of a server or a GGUF file need the folder of its model's tokenizer"
+            raise ConfigError(what, field="teacher.tokenizer")
 
     @property
     def name(self) -> str:
