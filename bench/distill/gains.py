@@ -33,7 +33,7 @@ from stepwell.distill.student import load
 NUM_LOW, NUM_NEW_LOW, NUM_NEW = 1_000, 4_000, 12_000
 SEEDS = (0, 1, 2)
 PLAN = Plan(
-    steps=500,
+    steps=300,
     optimizer="muon",
     rate=5e-3,
     loss="topk+rest",
