@@ -113,7 +113,14 @@ def test_a_wrong_line_is_told_by_number(tmp_path: Path, text: bytes, told: str) 
 
 
 def test_where_there_are_no_rows_it_is_said(tmp_path: Path) -> None:
-    for name, told in (("no.jsonl", "no such file"), ("no.csv", "are read from"), ("", "no .jsonl or .parquet file")):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.csv").touch()
+    for name, told in (
+        ("no.jsonl", "no such file"),
+        ("no", "no such file or folder"),
+        ("a.csv", "are read from"),
+        ("empty", "no .jsonl or .parquet file"),
+    ):
         with pytest.raises(StoreError, match=told):
             list(tables.read(tmp_path / name))
 

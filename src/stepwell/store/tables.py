@@ -46,10 +46,10 @@ def files(path: Path) -> list[Path]:
             raise StoreError(f"{path}: no .jsonl or .parquet file in this folder")
         check_shards(path, found)
         return found
+    if not path.exists():
+        raise StoreError(f"{path}: there is no such file or folder")
     if path.suffix not in {".jsonl", ".parquet"}:
         raise StoreError(f"{path}: rows are read from .jsonl, .parquet or a folder of them")
-    if not path.is_file():
-        raise StoreError(f"{path}: there is no such file")
     return [path]
 
 

@@ -178,11 +178,15 @@ class Recipe(Struct, frozen=True):
     folder: Path
 
     def path(self, name: str) -> Path:
-        """A path of the recipe; it may name environment variables, `${STEPWELL_DATA}/e2e`."""
-        filled = os.path.expandvars(name)
-        if unset := re.search(r"\$\{?(\w+)", filled):
+        """A path of the recipe: from its own folder, or, where that is not there, from where one stands.
+
+        It may name environment variables, `${STEPWELL_DATA}/e2e`. Raises ConfigError where one is not set.
+        """
+        filled = Path(os.path.expandvars(name))
+        if unset := re.search(r"\$\{?(\w+)", str(filled)):
             raise ConfigError(f"the environment variable {unset[1]} is not set, and {name!r} needs it", field="synth")
-        return self.folder / filled
+        beside = self.folder / filled
+        return beside if beside.exists() or not filled.exists() else filled
 
 
 def load(file: Path) -> Recipe:
