@@ -123,8 +123,8 @@ def plan_sha256(plan: GatePlan) -> str:
 
 
 def pairs_sha256(pairs: Sequence[Pair]) -> str:
-    """The name of prompts and teacher's answers, whatever the student said to them."""
-    told = sorted((pair.id, pair.slice, pair.prompt, pair.teacher) for pair in pairs)
+    """The name of prompts and what answers are compared with, whatever the student said."""
+    told = sorted((pair.id, pair.slice, pair.prompt, pair.teacher, pair.references) for pair in pairs)
     return sha256(msgspec.json.encode(told)).hexdigest()
 
 

@@ -45,6 +45,7 @@ def run(given: argparse.Namespace) -> int:
     from stepwell.signing import signing_key  # noqa: PLC0415
 
     plan, key = plan_of(given.recipe), signing_key()
+    check_gate(bleu=plan.bleu_margin > 0)
     if given.pairs is None:
         sealed = seal(given.folder, plan, key)
         told = f"{sealed.num_pairs:,} pairs for each of: {', '.join(dict.fromkeys(name for name, _ in plan.tests))}"
