@@ -10,17 +10,20 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import msgspec
 from msgspec import Struct
 
 from stepwell.distill.data import Example
 from stepwell.distill.plan import Plan, StudentSection
-from stepwell.errors import DistillError
 
 JOB, TOLD = "job.json", "told.json"
 LATELY = 50
 """Steps whose losses are averaged."""
+FAILED = 2
+GRACE_S = 10.0
+"""In which a process tells its own error, where all have failed alike."""
 RUN = "run"
 """The folder of the training run within the stage's."""
 
@@ -62,13 +65,7 @@ def learned(job: Job, out: Path, processes: int, watch: Watch) -> Told:
     """Train in `out/run`, or go on; the student lies in `out/run/student`. Raises DistillError."""
     (out / JOB).write_bytes(msgspec.json.encode(job))
     with beside(out / JOB, processes):
-        try:
-            told = trained(job, out / RUN, watch)
-        except RuntimeError as error:
-            if processes == 1:
-                raise
-            what = f"a process that trained along has ended ({error}): run again, it goes on from the last checkpoint"
-            raise DistillError(what) from error
+        told = trained(job, out / RUN, watch)
     told = msgspec.structs.replace(told, cpu_s=told.cpu_s * processes, processes=processes)
     (out / TOLD).write_bytes(msgspec.json.encode(told))
     return told
@@ -84,21 +81,34 @@ def beside(job: Path, processes: int) -> Iterator[None]:
         port = probe.getsockname()[1]
     own = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "stepwell.campaigns.learning", str(job)]
-    others = [
-        subprocess.Popen(command, env={**os.environ, **own, "RANK": str(rank)}, stdout=subprocess.DEVNULL)  # noqa: S603
-        for rank in range(1, processes)
-    ]
+    over = Event()
+    others = []
+    for rank in range(1, processes):
+        said = job.with_name(f"process-{rank}.log")
+        with said.open("w") as log:
+            environment = {**os.environ, **own, "RANK": str(rank)}
+            others.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))  # noqa: S603
+        Thread(target=mind, args=(others[-1], over, said), daemon=True).start()
     before = {name: os.environ.get(name) for name in [*own, "RANK"]}
     os.environ.update(own | {"RANK": "0"})
     try:
         yield
     finally:
+        over.set()
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         leave()
         for other in others:
             other.terminate()
             other.wait()
+
+
+def mind(other: subprocess.Popen[bytes], over: Event, log: Path) -> None:
+    """End this process, too, where another one has failed: it would wait for it, somewhere where nothing reaches it."""
+    if other.wait() and not over.wait(GRACE_S):
+        what = f"a process that trained along has failed, see {log}; run again, it goes on from the last checkpoint"
+        print(f"stepwell: {what}", file=sys.stderr, flush=True)  # noqa: T201
+        os._exit(FAILED)
 
 
 def leave() -> None:

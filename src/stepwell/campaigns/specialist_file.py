@@ -28,8 +28,6 @@ class SplitSection(Section, frozen=True):
     dev: Share = 0.05
     """Of the rows to learn from: which weights are the best is decided on these."""
     most_dev: Annotated[int, Meta(ge=1)] = 256
-    slice: str = ""
-    """The slot whose value says to which of the gate's slices a held-out row belongs."""
 
 
 class ExportSection(Section, frozen=True):

@@ -21,7 +21,7 @@ from stepwell.quality.files import sha256_of
 from stepwell.quality.verdict import FILE
 from stepwell.signing import signing_key
 from stepwell.store import tables
-from stepwell.synth import row, slots
+from stepwell.synth import row
 from stepwell.synth.row import Row
 
 FOLDER = "gate"
@@ -44,7 +44,7 @@ def stage(job: Job, plan: GatePlan) -> Stage:
         held = list(row.read(before[TEACH] / JUDGED if TEACH in before else before[SPLIT] / HELD_OUT))
         model = model_file(before)
         told = served(model, prompts(held), max_tokens=job.recipe.file.train.max_tokens, watch=watch(job, held))
-        pairs = pairs_of(held, told, job.recipe.file.split.slice)
+        pairs = pairs_of(held, told)
         tables.write(out / PAIRS, map(msgspec.to_builtins, pairs))
         usage = told.answer_usage
         answered = Answered(told.answer_cpu_s, usage.input_tokens, usage.output_tokens)
@@ -55,7 +55,7 @@ def stage(job: Job, plan: GatePlan) -> Stage:
         (out / VERDICT).write_bytes((folder / FILE).read_bytes())
 
     key = signing_key()
-    return Stage(GATE, msgspec.json.encode((plan, job.recipe.file.split.slice, key.id)), work)
+    return Stage(GATE, msgspec.json.encode((plan, key.id)), work)
 
 
 def seal(job: Job, plan: GatePlan) -> room.Sealed:
@@ -82,7 +82,7 @@ def watch(job: Job, held: Sequence[Row]) -> Callable[[int], None]:
     return lambda done: job.allowed.progress(done, num, "the student answers")
 
 
-def pairs_of(held: Sequence[Row], told: Served, slot: str) -> list[Pair]:
+def pairs_of(held: Sequence[Row], told: Served) -> list[Pair]:
     """Both answers to each prompt. A prompt that people answered several times has all their texts as references."""
     said = dict(zip(prompts(held), told.texts, strict=True))
     texts: dict[str, list[str]] = {}
@@ -90,12 +90,6 @@ def pairs_of(held: Sequence[Row], told: Served, slot: str) -> list[Pair]:
         texts.setdefault(each.prompt, []).append(each.completion)
     first: Mapping[str, Row] = {each.prompt: each for each in reversed(held)}
     return [
-        Pair(each.id, prompt, said[prompt], each.completion, slice_of(each, slot), tuple(texts[prompt]))
+        Pair(each.id, prompt, said[prompt], each.completion, references=tuple(texts[prompt]))
         for prompt, each in sorted(first.items())
     ]
-
-
-def slice_of(each: Row, slot: str) -> str:
-    """The value of a slot, of the row or of the facts in its prompt."""
-    found = slots.read(each.prompt) if slot and slot not in each.slots else None
-    return str((found.slots if found else each.slots).get(slot, ""))
