@@ -6,13 +6,12 @@ import importlib.util
 
 from stepwell.errors import ConfigError
 
-GATE = {"cryptography": "templates", "numpy": "cache"}
-BLEU = {"sacrebleu": "eval"}
-"""Packages, and the extra that brings each."""
+GATE = ("cryptography", "numpy")
+BLEU = ("sacrebleu",)
 
 
 def check_gate(*, bleu: bool = False) -> None:
     """Raise ConfigError where something is not installed."""
-    for name, extra in (GATE | (BLEU if bleu else {})).items():
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"needs {name}: pip install 'stepwell[{extra}]'")
+    lacking = [name for name in (*GATE, *(BLEU if bleu else ())) if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise ConfigError(f"needs {', '.join(lacking)}: pip install 'stepwell[gate]'")
