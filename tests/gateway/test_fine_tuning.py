@@ -17,7 +17,7 @@ from typing import Any
 
 import openai
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import SCRIPTED, Gateway, Start
@@ -63,9 +63,9 @@ recipe, root = pathlib.Path(sys.argv[6]), pathlib.Path(sys.argv[8])
 tree = tomllib.loads(recipe.read_text())
 about = tree["about"].split()
 root.mkdir(exist_ok=True)
-with (root / "starts").open("a") as starts:
+with (root.parent / "starts").open("a") as starts:
     starts.write("x")
-num_starts = len((root / "starts").read_text())
+num_starts = len((root.parent / "starts").read_text())
 say = lambda **said: print(json.dumps(said), flush=True)
 say(stage="train", there=num_starts > 1)
 say(step=1, train_loss=2.0)
@@ -79,6 +79,8 @@ while "wait" in about and not (root.parent / "go").exists():
 out = root / "card"
 out.mkdir(exist_ok=True)
 (out / "student.Q8_0.gguf").write_bytes(b"GGUF")
+(root / "gate").mkdir(exist_ok=True)
+(root / "gate" / "verdict.json").write_text("signed")
 say(step=2, train_loss=1.0, valid_loss=1.5)
 gate = {{"decision": "promote", "reason": "shown"}} if "worse" not in about else {{"decision": "refuse", "reason": "worse by 5 %"}}
 say(student=str(out), gate=gate, training={{"tokens": 1234}}, costs={{"teach": {{"usd": 0.25}}, "train": {{}}}})
@@ -93,7 +95,9 @@ class Tuned:
         self.serve, self.folder = serve, folder
         self.gateways: list[Gateway] = []
 
-    def __call__(self, about: str = "", *, missing: str = "", more: str = "", keys: str = "", **env: str) -> Gateway:
+    def __call__(
+        self, about: str = "", *, missing: str = "", more: str = "", keys: str = "", workers: int = 1, **env: str
+    ) -> Gateway:
         folder = self.folder / "gateway"
         (folder / "models" / "teacher").mkdir(parents=True, exist_ok=True)
         trainer = folder / "trainer"
@@ -101,7 +105,8 @@ class Tuned:
         trainer.chmod(0o755)
         (folder / "recipe.toml").write_text(RECIPE.format(about=about))
         (folder / "large.toml").write_text(TEACHERS)
-        self.gateways.append(self.serve(SCRIPTED + keys + TUNING.format(python=trainer, more=more), **env))
+        server = SCRIPTED.replace("port = 0", f"port = 0\nworkers = {workers}")
+        self.gateways.append(self.serve(server + keys + TUNING.format(python=trainer, more=more), **env))
         return self.gateways[-1]
 
     @property
@@ -115,7 +120,7 @@ class Tuned:
         return tomllib.loads((self.jobs / name / "recipe.toml").read_text())
 
     def starts(self, name: str) -> int:
-        return len((self.jobs / name / "run" / "starts").read_text())
+        return len((self.jobs / name / "starts").read_text())
 
     def pid(self, name: str) -> int:
         return int((self.jobs / name / "pid").read_text())
@@ -186,6 +191,8 @@ def test_a_job_from_upload_to_model(tuned: Tuned) -> None:
             0.25,
         )
         assert (Path(gate["folder"]) / gate["gguf"]).read_bytes() == b"GGUF"
+        assert (Path(gate["promotion"]) / "verdict.json").read_text() == "signed"
+        waits(lambda: not (tuned.jobs / job.id / "run").exists())
         (checkpoint,) = ai.fine_tuning.jobs.checkpoints.list(job.id)
         assert (checkpoint.step_number, checkpoint.metrics.train_loss) == (2, 1.0)
         assert checkpoint.fine_tuned_model_checkpoint == done.fine_tuned_model
@@ -251,7 +258,7 @@ def test_cancel_pause_and_resume(tuned: Tuned) -> None:
     with client(tuned("wait")) as ai:
         job = create(ai)
         until(ai, job.id, "running")
-        waits((tuned.jobs / job.id / "run" / "starts").exists)
+        waits((tuned.jobs / job.id / "starts").exists)
         assert ai.fine_tuning.jobs.pause(job.id).status == "paused"
         pid = tuned.pid(job.id)
         waits(lambda: not is_alive(pid))
@@ -315,7 +322,7 @@ def test_a_gateway_that_is_killed_finds_its_run_again(tuned: Tuned) -> None:
     with client(gateway) as ai:
         job, second = create(ai), create(ai)
         until(ai, job.id, "running")
-        waits((tuned.jobs / job.id / "run" / "starts").exists)
+        waits((tuned.jobs / job.id / "starts").exists)
     gateway.stop(signal.SIGKILL)
     pid = tuned.pid(job.id)
     assert is_alive(pid)
@@ -336,7 +343,7 @@ def test_a_run_that_ended_while_there_was_no_gateway(tuned: Tuned) -> None:
     with client(gateway) as ai:
         job = create(ai)
         until(ai, job.id, "running")
-        waits((tuned.jobs / job.id / "run" / "starts").exists)
+        waits((tuned.jobs / job.id / "starts").exists)
     gateway.stop(signal.SIGKILL)
     tuned.go(job.id)
     pid = tuned.pid(job.id)
@@ -351,7 +358,7 @@ def test_both_killed(tuned: Tuned) -> None:
     with client(gateway) as ai:
         job = create(ai)
         until(ai, job.id, "running")
-        waits((tuned.jobs / job.id / "run" / "starts").exists)
+        waits((tuned.jobs / job.id / "starts").exists)
     gateway.stop(signal.SIGKILL)
     pid = tuned.pid(job.id)
     os.killpg(pid, signal.SIGKILL)
@@ -367,7 +374,7 @@ def test_a_stop_stops_the_run_and_the_next_gateway_goes_on(tuned: Tuned) -> None
     with client(gateway) as ai:
         job = create(ai)
         until(ai, job.id, "running")
-        waits((tuned.jobs / job.id / "run" / "starts").exists)
+        waits((tuned.jobs / job.id / "starts").exists)
     pid = tuned.pid(job.id)
     assert gateway.stop() == 0
     assert not is_alive(pid)
@@ -411,31 +418,41 @@ def test_a_tenant_has_so_many_jobs_in_the_line(tuned: Tuned) -> None:
         create(ai)
 
 
-@pytest.mark.parametrize(
-    ("more", "param"),
-    [
-        ({"model": "ocean"}, "model"),
-        ({"training_file": "file-x"}, "training_file"),
-        ({"validation_file": "file-x"}, "validation_file"),
-        ({"method": {"type": "dpo"}}, "method.type"),
-        ({"method": {"type": "supervised", "supervised": []}}, "method.supervised"),
-        ({"suffix": "../x"}, "suffix"),
-        ({"seed": -1}, "seed"),
-        ({"metadata": {"n": 1}}, "metadata"),
-        ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs"),
-        ({"hyperparameters": {"n_epochs": True}}, "hyperparameters.n_epochs"),
-        ({"hyperparameters": {"batch_size": 1.5}}, "hyperparameters.batch_size"),
-        ({"hyperparameters": {"lr": 1}}, "hyperparameters.lr"),
-        ({"integrations": [{"type": "wandb", "wandb": {"project": "x"}}]}, "integrations"),
-    ],
+WRONG: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"model": "ocean"}, "model"),
+    ({"training_file": "file-x"}, "training_file"),
+    ({"validation_file": "file-x"}, "validation_file"),
+    ({"method": {"type": "dpo"}}, "method.type"),
+    ({"method": {"type": "supervised", "supervised": []}}, "method.supervised"),
+    ({"suffix": "../x"}, "suffix"),
+    ({"seed": -1}, "seed"),
+    ({"metadata": {"n": 1}}, "metadata"),
+    ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs"),
+    ({"hyperparameters": {"n_epochs": True}}, "hyperparameters.n_epochs"),
+    ({"hyperparameters": {"batch_size": 1.5}}, "hyperparameters.batch_size"),
+    ({"hyperparameters": {"lr": 1}}, "hyperparameters.lr"),
+    ({"integrations": [{"type": "wandb", "wandb": {"project": "x"}}]}, "integrations"),
 )
-def test_what_is_wrong_is_named(tuned: Tuned, more: dict[str, Any], param: str) -> None:
+
+
+def test_what_is_wrong_is_named(tuned: Tuned) -> None:
     with client(tuned()) as ai:
-        asked = {"model": "writer", "training_file": upload(ai), **more}
-        with pytest.raises(openai.BadRequestError) as caught:
-            ai.fine_tuning.jobs.create(**asked)
-        assert caught.value.param == param
+        training = upload(ai)
+        with pytest.raises(openai.BadRequestError, match="another file"):
+            create(ai, training_file=training, validation_file=training)
+        for more, param in WRONG:
+            asked: Any = {"model": "writer", "training_file": training, **more}
+            with pytest.raises(openai.BadRequestError) as caught:
+                ai.fine_tuning.jobs.create(**asked)
+            assert caught.value.param == param
         assert list(ai.fine_tuning.jobs.list()) == []
+
+
+def test_several_workers_run_a_job_once(tuned: Tuned) -> None:
+    with client(tuned(workers=2)) as ai:
+        jobs = [create(ai) for _ in range(2)]
+        assert [until(ai, job.id, "succeeded").status for job in jobs] == ["succeeded"] * 2
+        assert [tuned.starts(job.id) for job in jobs] == [1, 1]
 
 
 def test_lists_of_jobs(tuned: Tuned) -> None:
@@ -465,6 +482,7 @@ TREES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), TREES, max_size=4))
 def test_a_recipe_reads_as_it_was_written(tree: dict[str, Any]) -> None:
     assert tomllib.loads(recipe.written(tree)) == tree

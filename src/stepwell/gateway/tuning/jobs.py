@@ -72,6 +72,8 @@ class Jobs:
         """Put a job into the line, if all that can be known of it now is right."""
         fields = openai.decoded(asked.body)
         training, validation = fields.get("training_file"), fields.get("validation_file")
+        if validation is not None and validation == training:
+            raise BadRequest("must be another file: it judges what was learned", param="validation_file")
         method, settings = method_of(fields)
         job = Job(
             id=f"ftjob-{token_hex(12)}",

@@ -16,6 +16,8 @@ from stepwell.gateway.tuning.job_rows import Job
 NEEDS = ("stepwell", "torch", "tokenizers", "safetensors")
 MISSING = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n) is None])"
 PATIENCE_S = 60.0
+RUN = "run"
+"""A job's stages, within its folder."""
 
 
 class NoExtra(ConfigError):  # noqa: N818 - a word like its siblings in errors.py
@@ -56,7 +58,7 @@ def take(source: Path, out: Path) -> None:
 def command(folder: Path, section: FineTuning) -> list[str]:
     """`stepwell distill run` on the job's recipe; -P: what lies in the working directory is not code."""
     python = section.python or sys.executable
-    told = [str((folder / recipe.RECIPE).absolute()), "--root", str((folder / "run").absolute())]
+    told = [str((folder / recipe.RECIPE).absolute()), "--root", str((folder / RUN).absolute())]
     return [
         python,
         "-P",

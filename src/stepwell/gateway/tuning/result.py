@@ -12,6 +12,8 @@ from stepwell.gateway.tuning.job_rows import Job
 
 SERVES = "promote"
 """The gate's word for a model that may serve."""
+GATE, PROMOTION = "gate", "promotion"
+"""Where a run leaves the gate's signed verdict, beside its student, and where it lies in a model's folder."""
 
 
 def model_name(job: Job) -> str:
@@ -28,6 +30,9 @@ def published(job: Job, result: Mapping[str, Any] | None, models: Path) -> dict[
     part = models / f".{job.id}.part"
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(made, part)
+    promotion = made.parent / GATE
+    if promotion.is_dir():
+        shutil.copytree(promotion, part / PROMOTION)
     shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
     tokens = (result.get("training") or {}).get("tokens")
@@ -49,6 +54,7 @@ def gate(result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "serves": decision == SERVES,
         "folder": str(folder.absolute()),
         "gguf": gguf[0] if gguf else None,
+        "promotion": str(folder.absolute() / PROMOTION) if (folder / PROMOTION).is_dir() else None,
     }
     return {**told, "usd": sum(float(cost.get("usd", 0)) for cost in (result.get("costs") or {}).values())}
 
@@ -57,5 +63,5 @@ def how(gate: Mapping[str, Any]) -> str:
     """What to do with a model, in a sentence."""
     if gate["serves"]:
         where = f"{gate['folder']}/{gate['gguf'] or ''}"
-        return f"The gate lets it serve: name {where} as an engine, and its folder under [specialists]"
+        return f"The gate lets it serve: name {where} as an engine, and {gate['promotion']} under [specialists]"
     return f"The gate does not let it serve ({gate['decision']}): {gate['reason']}"

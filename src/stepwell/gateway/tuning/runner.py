@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,13 +25,14 @@ from stepwell.gateway.database import Database
 from stepwell.gateway.tuning import job_rows
 from stepwell.gateway.tuning.files import Files
 from stepwell.gateway.tuning.job_rows import Event, Failure, Job, Standing, Status, event
-from stepwell.gateway.tuning.prepare import prepared
+from stepwell.gateway.tuning.prepare import RUN, prepared
 from stepwell.gateway.tuning.process import Process
 from stepwell.gateway.tuning.result import how, published
 from stepwell.gateway.tuning.speech import checkpoint, heard, table
 
 log = logging.getLogger(__name__)
 
+JOBS = "jobs"
 POLL_S = 0.5
 STOP_S = 10.0
 MOST_TRIES = 3
@@ -78,7 +80,7 @@ class Runner:
 
     async def see_to(self, found: Standing) -> None:
         """Begin a job, or find the run of one that was begun, and stay with it to its end."""
-        job, process = found.job, Process(self.folder / "jobs" / found.job.id)
+        job, process = found.job, Process(self.folder / JOBS / found.job.id)
         try:
             if found.status == "queued" and not await self.begun(job, process):
                 return
@@ -93,6 +95,10 @@ class Runner:
             await self.stop(process)
             code = error.code if isinstance(error, StepwellError) else "server_error"
             await self.fail(job, Failure(code, str(error)))
+
+    def run_of(self, job: Job) -> Path:
+        """Where a job's stages lie."""
+        return self.folder / JOBS / job.id / RUN
 
     async def begun(self, job: Job, process: Process) -> bool:
         """Start a job that waits; whether it still does. Raises StepwellError where it cannot be started."""
@@ -115,6 +121,8 @@ class Runner:
                 found, more = await self.listen(job.id, process)
             if found.status != "running":
                 await self.stop(process)
+                if found.status == "cancelled":
+                    await asyncio.to_thread(shutil.rmtree, self.run_of(job), ignore_errors=True)
                 return
             await asyncio.sleep(POLL_S if living else 0)
         await self.finish(found, process)
@@ -155,6 +163,7 @@ class Runner:
         changes |= {"result_files": (results,), "finished_s": time()}
         if await self.moved(job, "running", "succeeded", notes, changes=changes):
             await self.database.run(lambda database: job_rows.note(database, job.id, [made], job_rows.CHECKPOINT))
+            await asyncio.to_thread(shutil.rmtree, self.run_of(job), ignore_errors=True)  # what counts was copied
 
     async def try_again(self, found: Standing, status: int | None) -> None:
         """A run that was killed goes on; not for ever."""
