@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from conftest import SCRIPTED
 from stepwell import config
 from stepwell.errors import ConfigError
 
@@ -58,3 +63,14 @@ def test_a_specialist_alone_makes_a_promise_worth_having() -> None:
 def test_what_does_not_fit_is_told(old: str, new: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         config.parse(GOOD.replace(old, new, 1))
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['cryptography'] = None; from stepwell.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    (tmp_path / "stepwell.toml").write_text(SCRIPTED + GOOD[GOOD.index("[promise]") :].replace("small", "student")
+        + '[engines.student]\ntype = "scripted"\n')  # fmt: skip
+    (tmp_path / "ask.json").write_text('{"model": "well", "messages": [{"role": "user", "content": "hi"}]}')
+    words = [sys.executable, "-c", code, "explain", "ask.json"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "specialists: needs cryptography: pip install 'stepwell[gate]'" in done.stderr

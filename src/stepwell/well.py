@@ -325,7 +325,8 @@ def specialists(
     try:
         from stepwell.specialists import compose  # noqa: PLC0415 - verdicts are signed: that needs the extra
     except ImportError as error:
-        raise ConfigError(f"needs {error.name}: pip install 'stepwell[gate]'", field="specialists") from error
+        name = (error.name or "").partition(".")[0]
+        raise ConfigError(f"needs {name}: pip install 'stepwell[gate]'", field="specialists") from error
     embed, promise = (None, None) if meaning is None else (meaning.embedder.embed, meaning.audits.promise)
     return compose(config, exact, engines, partial(worth, paid), embed=embed, promise=promise, worker=worker)
 
