@@ -14,8 +14,8 @@ from msgspec import Struct
 from rich.console import Console
 
 import stepwell
-from stepwell.demo import campaign, city, meaning, picture, score
-from stepwell.demo.child import CAPTURED, capture_table, gateway, writer_table
+from stepwell.demo import campaign, city, meaning, picture, score, specialist
+from stepwell.demo.child import capture_table, gateway, writer_table
 from stepwell.demo.play import NUM_IN_FLIGHT, Played, play
 from stepwell.demo.read import told
 from stepwell.demo.story import Example, Story
@@ -64,6 +64,7 @@ def show(*, data: Path | None, num: int, seed: int, folder: Path, model: Path) -
     else:
         print_meaning(folder, model, num // 2, seed, console)
         print_campaign(folder, model, story, console)
+        print_specialist(folder, model, num // 4, seed, console)
     page = folder / "descents.html"
     page.write_text(picture.page(story, foot(seed, wall_s, num)), encoding="utf-8")
     console.print(f"\n{num / wall_s:,.0f} requests a second, {wall_s:.1f} s. The picture:", highlight=False)
@@ -128,6 +129,16 @@ def print_campaign(folder: Path, model: Path, story: Story, console: Console) ->
     told_ = campaign.played(folder, model)
     if told_ is not None:
         campaign.show(told_, story.total.large_usd / max(1, story.total.num), story.priced_as, console)
+
+
+def print_specialist(folder: Path, model: Path, num: int, seed: int, console: Console) -> None:
+    """Let the student that ships answer another city, if it is there, and is good enough."""
+    student = specialist.student_file()
+    if student is not None:
+        console.print(
+            f"\nAnother city, {num:,} requests: a student of the house writer answers first.\n", highlight=False
+        )
+        specialist.show(specialist.played(folder, model, student, num, seed, console), console)
 
 
 def foot(seed: int, wall_s: float, num: int) -> str:
