@@ -138,7 +138,7 @@ def print_specialist(folder: Path, model: Path, num: int, seed: int, console: Co
         console.print(
             f"\nAnother city, {num:,} requests: a student of the house writer answers first.\n", highlight=False
         )
-        specialist.show(specialist.played(folder, model, student, num, seed, console), console)
+        specialist.show(specialist.played(folder, model, student, console, num=num, seed=seed), console)
 
 
 def foot(seed: int, wall_s: float, num: int) -> str:
