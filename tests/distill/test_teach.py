@@ -21,7 +21,7 @@ from stepwell.cli.main import main
 from stepwell.distill import remote
 from stepwell.distill.teach import Job, Taught, TeacherSection, teach
 from stepwell.engines.answers import Answers, Budget
-from stepwell.errors import ConfigError, DistillError, EngineError
+from stepwell.errors import ConfigError, DistillError, EngineError, StoreError
 from stepwell.store import tables
 
 USAGE = {"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70}
@@ -240,6 +240,14 @@ def test_half_a_line_in_the_account_is_mended_and_a_broken_one_is_told(tmp_path:
         account.write_bytes(b"nonsense\n" + whole)
         with pytest.raises(Exception, match=r"account\.jsonl: damaged"):
             taught(tmp_path, section(teacher), rows(5))
+
+
+def test_where_no_account_can_be_kept_nothing_is_asked(tmp_path: Path) -> None:
+    with teaching(say=echo) as teacher:
+        (tmp_path / "answers").write_text("a file in the way")
+        with pytest.raises(StoreError, match="cannot be"):
+            taught(tmp_path, section(teacher), rows(3))
+        assert teacher.calls == 0
 
 
 # --- scores and log-probabilities

@@ -7,7 +7,10 @@ dear as they may become, and a process killed between the two has spent the high
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -78,6 +81,8 @@ class Answers:
             return msgspec.json.decode(file.read_bytes(), type=Kept)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreError(f"{file} cannot be read ({error.strerror})") from error
         except msgspec.DecodeError as error:
             raise StoreError(f"{file}: damaged ({error}); remove it, and it is asked again") from error
 
@@ -94,6 +99,8 @@ class Answers:
                 new = account.read()
         except FileNotFoundError:
             return Spent(self.num_calls, self.usd)
+        except OSError as error:
+            raise StoreError(f"{self.account} cannot be read ({error.strerror})") from error
         lines = new.split(b"\n")[:-1]  # what has no line feed was cut short before its call began
         for line in lines:
             self._add(line)
@@ -102,8 +109,7 @@ class Answers:
 
     def begin(self, key: str, most_usd: float, budget: Budget) -> None:
         """Write down that a call begins. Raises BudgetReached where it could pass the budget."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with alone(self.account):
+        with self._alone():
             spent = self.spent()
             if budget.calls is not None and spent.calls + 1 > budget.calls:
                 raise BudgetReached(
@@ -118,11 +124,14 @@ class Answers:
         """Keep an answer for good, then write down what it cost."""
         file = self.folder / f"{key}.json"
         incoming = file.with_suffix(".part")
-        with incoming.open("wb") as out:
-            out.write(msgspec.json.encode(kept))
-            out.flush()
-            os.fsync(out.fileno())
-        incoming.replace(file)
+        try:
+            with incoming.open("wb") as out:
+                out.write(msgspec.json.encode(kept))
+                out.flush()
+                os.fsync(out.fileno())
+            incoming.replace(file)
+        except OSError as error:
+            raise StoreError(f"{file} cannot be written ({error.strerror}): its answer is lost") from error
         self.end(key, kept.usd)
 
     def drop(self, key: str) -> None:
@@ -131,8 +140,20 @@ class Answers:
 
     def end(self, key: str, usd: float) -> None:
         """Write down what a call cost; 0 for one that was refused and never answered."""
-        with alone(self.account):
+        with self._alone():
             self._note(_Line(key, usd, over=True))  # lost, it counts at its highest price
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Be the only one at the account. Raises StoreError where it cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with alone(self.account):
+                yield
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"{self.folder} cannot be written ({error}): nothing is asked without an account"
+            ) from error
 
     def _add(self, line: bytes) -> None:
         try:
