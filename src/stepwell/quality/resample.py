@@ -72,11 +72,9 @@ def slopes(sums: Array) -> Array:
 def compare(first: Array, second: Array, *, margin: float, alpha: float, resamples: int, seed: int) -> Compared:
     """Is the first worse by less than `margin` BLEU? Each shape (sentences, 10); the sentences belong together."""
     both = np.concatenate([first, second], axis=1)
-    products = both[:, :, None] * both[:, None, :]
-    moments = np.concatenate([both, products.reshape(len(both), -1)], axis=1)
-    difference, error = told(moments.sum(axis=0)[None], len(both))
+    difference, error = told(np.ones((1, len(both))), both)
     blocks = resampled(len(both), resamples, seed)
-    draws = [studentized(weights @ moments, len(both), difference[0]) for weights in blocks]
+    draws = [studentized(weights, both, difference[0]) for weights in blocks]
     t = np.sort(np.concatenate(draws))
     low, high = difference[0] - np.quantile(t, [1.0 - alpha, alpha]) * error[0]
     least = (difference[0] + margin) / error[0] if error[0] > 0 else np.copysign(np.inf, difference[0] + margin)
@@ -94,18 +92,18 @@ def resampled(num: int, resamples: int, seed: int) -> Iterator[Array]:
         yield np.bincount(drawn.ravel(), minlength=size * num).reshape(size, num).astype(np.float64)
 
 
-def studentized(moments: Array, num: int, difference: float) -> Array:
+def studentized(weights: Array, both: Array, difference: float) -> Array:
     """How many of its own standard errors each resample lies above the sample."""
-    found, error = told(moments, num)
+    found, error = told(weights, both)
     return np.divide(found - difference, error, out=np.zeros_like(found), where=error > 0)
 
 
-def told(moments: Array, num: int) -> tuple[Array, Array]:
-    """Difference of BLEU and its standard error, from sums of counts and of their products, shape (..., 420)."""
-    sums = moments[..., : 2 * SIZE]
-    products = moments[..., 2 * SIZE :].reshape(*sums.shape, 2 * SIZE)
-    one, other = sums[..., :SIZE], sums[..., SIZE:]
-    slope = np.concatenate([slopes(one), -slopes(other)], axis=-1)
-    mean = (slope * sums).sum(axis=-1) / num
-    square = np.einsum("...i,...ij,...j->...", slope, products, slope)
+def told(weights: Array, both: Array) -> tuple[Array, Array]:
+    """Difference of BLEU and its standard error: how often each sentence is drawn, and both systems' counts of it."""
+    sums, num = weights @ both, len(both)
+    one, other = sums[:, :SIZE], sums[:, SIZE:]
+    slope = np.concatenate([slopes(one), -slopes(other)], axis=1)
+    parts = slope @ both.T  # what each sentence adds to the difference, near enough
+    mean = np.einsum("ij,ij->i", slope, sums) / num
+    square = np.einsum("ij,ij,ij->i", weights, parts, parts)
     return bleu(one) - bleu(other), np.sqrt(np.maximum(square - num * mean**2, 0.0) * num / max(1, num - 1))
