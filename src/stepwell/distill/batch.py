@@ -17,6 +17,8 @@ from stepwell.errors import DistillError
 
 BUCKET = 50
 """So many batches are sorted by length together: little is padded, and the order stays random."""
+MOST_PARTS = 16
+"""A batch is cut into at most so many parts."""
 
 
 class Text(NamedTuple):
@@ -72,6 +74,8 @@ def groups_of(model: Model, examples: Sequence[Example]) -> list[Group]:
         if example.prompt not in groups:
             groups[example.prompt] = Group(model.prompt_ids(example.prompt), [], example.prompt)
         group = groups[example.prompt]
+        if example.weight <= 0:
+            raise DistillError(f"the weight {example.weight} is not above 0: {example.prompt[:80]!r}; drop the row")
         text = Text(model.text_ids(example.completion), example.weight, example.id)
         group.texts.append(text)
         num = len(group.prompt) + len(text.ids)
@@ -109,6 +113,24 @@ def in_batches(rows: Sequence[Row], batch_tokens: int, chance: random.Random) ->
         batches.append(batch)
     chance.shuffle(batches)
     return batches
+
+
+def of_like_length(rows: Sequence[Row], spare: int) -> list[list[Row]]:
+    """Rows in parts of like length, so cut that each cut leaves out at least so many tokens of padding.
+
+    Texts that a student draws are as long as they come: padded to the longest, a third of a batch would be padding.
+    """
+    order = sorted(rows, key=lambda row: row.num_tokens)
+    places = [round(at * len(order) / MOST_PARTS) for at in range(MOST_PARTS + 1)]
+    cuts = sorted(set(places))
+    least: dict[int, tuple[int, list[int]]] = {0: (0, [])}
+    for end in cuts[1:]:
+        wide = order[end - 1].num_tokens
+        least[end] = min(
+            (least[start][0] + (end - start) * wide + spare, [*least[start][1], start]) for start in cuts if start < end
+        )
+    begins = least[len(order)][1]
+    return [order[start:end] for start, end in zip(begins, [*begins[1:], len(order)], strict=True)]
 
 
 def laid_out(rows: Sequence[Row], *, packs: bool, divisor: float = 1.0, pad: int = 0) -> Batch:

@@ -40,9 +40,9 @@ def spread(
         raise DistillError("--ray needs at least 1 worker")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ours = not ray.is_initialized()
-    if ours:
-        ray.init(**({} if "RAY_ADDRESS" in os.environ else HERE), log_to_driver=False)
     try:
+        if ours:
+            begin()
         check_room(workers)
         trainer = TorchTrainer(
             work,
@@ -59,6 +59,14 @@ def spread(
         if ours:
             ray.shutdown()
     return result.return_value
+
+
+def begin() -> None:
+    """Join the cluster, or start one. Raises DistillError."""
+    try:
+        ray.init(**({} if "RAY_ADDRESS" in os.environ else HERE), log_to_driver=False)
+    except Exception as error:  # Ray's own are of many kinds, a bare Exception among them
+        raise DistillError(f"Ray does not start: {error}") from error
 
 
 def check_room(workers: int) -> None:

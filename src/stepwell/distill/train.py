@@ -39,6 +39,8 @@ Dev = Callable[[Model], Mapping[str, float]]
 """Measures a model on what it does not learn from."""
 
 
+SPARE_TOKENS, MANY = {"cpu": 128}, 8_192
+"""A batch is cut where that leaves out so many tokens of padding: what another pass costs, by the kind of device."""
 NUM_NAMED = 8
 """So many rows of a bad batch are named."""
 
@@ -209,14 +211,19 @@ class Run:
         mine = parallel.mine(rows, self.rank, self.world)
         if own:
             mine = self.lessons.written_by_student(mine, step * self.world + self.rank)
-        weight = torch.tensor(batch.weight_of(mine if own else rows))
+        weight = torch.tensor(batch.weight_of(mine if own else rows), device=self.student.device)
         if own:
             parallel.add_up([weight], self.world)
-        if not mine:
-            return torch.zeros((), device=self.student.device)
-        laid = batch.laid_out(mine, packs=self.student.packs, divisor=float(weight), pad=self.student.words.pad)
+        total = torch.zeros((), device=self.student.device)
+        for part in batch.of_like_length(mine, SPARE_TOKENS.get(self.student.device.type, MANY)) if mine else ():
+            total += self.part_gradients(part, float(weight), own=own)
+        return total
+
+    def part_gradients(self, rows: list[batch.Row], weight: float, *, own: bool) -> Tensor:
+        """Gradients of some rows, laid out side by side."""
+        laid = batch.laid_out(rows, packs=self.student.packs, divisor=weight, pad=self.student.words.pad)
         laid = laid.to(self.student.device)
-        teacher = self.lessons.teacher(mine, laid)
+        teacher = self.lessons.teacher(rows, laid)
         hidden = self.student.hidden(laid.ids, laid.places, laid.mask).flatten(0, 1)[laid.sources]
         spec = self.lessons.spec(own=own)
         return losses.taught(self.student.logits, hidden, laid.targets, laid.weights, spec, teacher=teacher)
@@ -313,9 +320,9 @@ class Run:
     def result(self) -> Trained:
         """The best weights as `student`, and what the run took."""
         best, folder = self.out / f"step-{self.progress.best_step}", self.out / "student"
-        if self.rank == 0:
-            if not best.exists():
-                self.export(best, {})
+        if not self.progress.best_step:
+            self.export(folder, {})
+        elif self.rank == 0:
             checkpoint.replace_folder(best, folder)
         parallel.wait(self.world)
         return Trained(
