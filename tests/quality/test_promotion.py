@@ -33,9 +33,9 @@ def test_it_goes_on_stage_by_stage_and_live_only_by_evidence(tmp_path: Path, key
     assert [promotion.promote(keys).stage for _ in range(2)] == ["shadow", "canary"]
     with pytest.raises(DistillError, match=r"not yet shown .* none yet"):
         promotion.promote(keys)
-    verdict = promotion.standing().verdict
+    about = promotion.standing().about
     for _ in range(200):
-        promotion.record(verdict, student=True, teacher=True)
+        promotion.record(about, student=True, teacher=True)
     standing = promotion.promote(keys)
     assert (standing.stage, standing.counts) == ("live", Counts(0, 0, 200))
     assert standing.reason.startswith("audits: 200, ")
@@ -44,16 +44,19 @@ def test_it_goes_on_stage_by_stage_and_live_only_by_evidence(tmp_path: Path, key
 
 def test_a_person_may_know_better_but_not_against_the_evidence(tmp_path: Path, key: SigningKey) -> None:
     promotion = promoted(tmp_path, key, "m", "live")
-    keys, verdict = trusted((), key), promotion.standing().verdict
-    while promotion.record(verdict, student=False, teacher=True).stage != "rolled back":
+    keys, about = trusted((), key), promotion.standing().about
+    while promotion.record(about, student=False, teacher=True).stage != "rolled back":
         assert promotion.standing().counts.losses < 40
     assert "margin -2.00%" in promotion.standing().reason
     with pytest.raises(DistillError, match="audits have shown it to be worse"):
         promotion.promote(keys, to="live", because="I like it")
+    put(tmp_path, key, report("m", reason="judged again"))
+    with pytest.raises(DistillError, match="audits have shown it to be worse"):
+        promotion.promote(keys)
     put(tmp_path, key, report("another"))
     standing = promotion.promote(keys)
     assert (standing.stage, standing.counts) == ("shadow", Counts())
-    assert promotion.record(verdict, student=False, teacher=True).counts == Counts(), "an audit of the old file is late"
+    assert promotion.record(about, student=False, teacher=True).counts == Counts(), "an audit of the old file is late"
 
 
 @pytest.mark.parametrize("decision", ["refuse", "cannot tell"])
@@ -76,10 +79,10 @@ import sys
 from pathlib import Path
 from stepwell.quality.promotion import Promotion
 promotion = Promotion(Path(sys.argv[1]))
-verdict = promotion.standing().verdict
+about = promotion.standing().about
 print("on", flush=True)
 while True:
-    print(promotion.record(verdict, student=False, teacher=sys.argv[2] == "bad").counts.num, flush=True)
+    print(promotion.record(about, student=False, teacher=sys.argv[2] == "bad").counts.num, flush=True)
 """
 
 
@@ -100,9 +103,9 @@ def test_no_audit_that_was_told_is_lost_by_a_kill(tmp_path: Path, key: SigningKe
 
 def test_processes_count_together_and_all_see_the_roll_back(tmp_path: Path, key: SigningKey) -> None:
     promotion = promoted(tmp_path, key, "m", "canary")
-    verdict = promotion.standing().verdict
+    about = promotion.standing().about
     with ThreadPoolExecutor(4) as many:
-        told = list(many.map(lambda _: Promotion(tmp_path).record(verdict, student=False, teacher=True), range(24)))
+        told = list(many.map(lambda _: Promotion(tmp_path).record(about, student=False, teacher=True), range(24)))
     assert promotion.standing().stage == "rolled back"
     assert promotion.standing().counts == Counts(0, 24, 0)
     assert sorted(each.counts.losses for each in told) == list(range(1, 25))

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import time
 from typing import Literal, get_args
 
+import msgspec
 from msgspec import Struct
 
 from stepwell.alone import alone
@@ -32,9 +33,9 @@ NEXT: dict[str, Stage] = {"": "shadow", "shadow": "canary", "canary": "live"}
 FILE = "promotion.db"
 PATIENCE_S = 5.0
 TABLES = """
-CREATE TABLE IF NOT EXISTS moves (at_s REAL, stage TEXT, reason TEXT, verdict TEXT, margin REAL, alpha REAL);
-CREATE TABLE IF NOT EXISTS audits (
-    verdict TEXT, stage TEXT, gains INTEGER, losses INTEGER, ties INTEGER, PRIMARY KEY (verdict, stage)
+CREATE TABLE moves (at_s REAL, stage TEXT, reason TEXT, verdict TEXT, about TEXT, margin REAL, alpha REAL);
+CREATE TABLE audits (
+    about TEXT, stage TEXT, gains INTEGER, losses INTEGER, ties INTEGER, PRIMARY KEY (about, stage)
 );
 """
 COUNT = """
@@ -52,10 +53,12 @@ class Standing(Struct, frozen=True):
     at_s: float = 0.0
     verdict: str = ""
     """SHA-256 of the signed verdict by which it was promoted."""
+    about: str = ""
+    """The model and what it was judged on: see `Report.about`."""
     margin: float = 0.0
     alpha: float = 0.0
     counts: Counts = Counts()
-    """Audits of this verdict's file, in whatever stage."""
+    """Audits of this model since it was judged on these pairs, in whatever stage."""
 
 
 class Promotion:
@@ -86,16 +89,16 @@ class Promotion:
             self.reader.close()
             self.reader = None
 
-    def record(self, verdict: str, *, student: bool, teacher: bool) -> Standing:
-        """Count an audit of the file that `verdict` let in: who was right; roll back where that shows it worse.
+    def record(self, about: str, *, student: bool, teacher: bool) -> Standing:
+        """Count an audit of what a verdict was about: who was right; roll back where that shows it worse.
 
         Raises StoreError.
         """
         with self.writing() as database:
             now = standing(database)
-            if now.verdict != verdict:
-                return now  # another file stands there by now
-            row = (verdict, now.stage, student and not teacher, teacher and not student, student == teacher)
+            if now.about != about:
+                return now  # another one stands there by now
+            row = (about, now.stage, student and not teacher, teacher and not student, student == teacher)
             database.execute(COUNT, row)
             then = standing(database)
             if then.stage != "rolled back" and is_worse(then.counts, then.margin, then.alpha):
@@ -113,8 +116,7 @@ class Promotion:
             raise DistillError(f"the gate says {report.decision}: {report.reason}", file=str(self.folder / VERDICT))
         with self.writing() as database:
             now = standing(database)
-            if now.verdict != digest:
-                now = Standing(verdict=digest, margin=report.margin, alpha=report.alpha)
+            now = judged(now, digest, report)
             check(now, goal := to or following(now), because)
             lay(self.folder / kept(digest), (self.folder / VERDICT).read_bytes())
             move(database, goal, because or (report.reason if not now.stage else f"audits: {told(now)}"), now)
@@ -187,20 +189,27 @@ def begun(path: Path) -> None:
 def standing(database: sqlite3.Connection) -> Standing:
     """The last move, with all audits of its verdict."""
     last = database.execute(
-        "SELECT stage, reason, at_s, verdict, margin, alpha FROM moves ORDER BY rowid DESC LIMIT 1"
+        "SELECT stage, reason, at_s, verdict, about, margin, alpha FROM moves ORDER BY rowid DESC LIMIT 1"
     ).fetchone()
     if last is None:
         return Standing()
-    sums = "SELECT total(gains), total(losses), total(ties) FROM audits WHERE verdict = ?"
-    gains, losses, ties = map(int, database.execute(sums, (last[3],)).fetchone())
-    stage, reason, at_s, verdict, margin, alpha = last
-    return Standing(stage, reason, at_s, verdict, margin, alpha, Counts(gains, losses, ties))
+    stage, reason, at_s, verdict, about, margin, alpha = last
+    sums = "SELECT total(gains), total(losses), total(ties) FROM audits WHERE about = ?"
+    counts = Counts(*map(int, database.execute(sums, (about,)).fetchone()))
+    return Standing(stage, reason, at_s, verdict, about, margin, alpha, counts)
+
+
+def judged(now: Standing, digest: str, report: Report) -> Standing:
+    """The standing under a verdict: what another model did, or this one before it was judged anew, does not count."""
+    if now.about == report.about:
+        return msgspec.structs.replace(now, verdict=digest, margin=report.margin, alpha=report.alpha)
+    return Standing(verdict=digest, about=report.about, margin=report.margin, alpha=report.alpha)
 
 
 def move(database: sqlite3.Connection, stage: Stage, reason: str, of: Standing) -> None:
     """Put it into another stage."""
-    row = (time(), stage, reason, of.verdict, of.margin, of.alpha)
-    database.execute("INSERT INTO moves VALUES (?, ?, ?, ?, ?, ?)", row)
+    row = (time(), stage, reason, of.verdict, of.about, of.margin, of.alpha)
+    database.execute("INSERT INTO moves VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def following(now: Standing) -> Stage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from typing import Any, Literal
 
 import msgspec
@@ -57,6 +58,11 @@ class Report(Struct, frozen=True):
     """Pairs left out because their prompt was there before: a prompt counts once."""
     tries: int = 1
     """How many files were judged on these pairs, with this one."""
+
+    @property
+    def about(self) -> str:
+        """The model and what it was judged on, as one hash: audits count for these, whoever judges them again."""
+        return sha256(msgspec.json.encode((self.model, self.pairs_sha256))).hexdigest()
 
     @property
     def margin(self) -> float:

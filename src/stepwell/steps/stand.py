@@ -31,6 +31,8 @@ class Stand:
         self.looked_s = -LOOK_S
         self.checked = self.against = ""
         """The verdict that was looked at, and what speaks against serving by it."""
+        self.margin = 1.0
+        """As it was signed."""
         self.slice_of: Slicer | None = None
         self.slices: frozenset[str] = frozenset()
         """The slices that passed, where not all had to."""
@@ -44,8 +46,8 @@ class Stand:
             return now.stage, f"rolled back: {now.reason}" if now.stage else "nothing was promoted"
         if self.against:
             return "", self.against
-        if now.stage != "shadow" and now.margin > self.error:
-            return "", f"the gate's margin is {now.margin:.2%}, and the promise allows {self.error:.2%}"
+        if now.stage != "shadow" and self.margin > self.error:
+            return "", f"the gate's margin is {self.margin:.2%}, and the promise allows {self.error:.2%}"
         return now.stage, "in the shadow" if now.stage == "shadow" else now.stage
 
     def outside(self, prompt: str) -> str:
@@ -76,6 +78,7 @@ class Stand:
         _, report = self.promotion.verdict(self.keys, verdict)
         if report.decision != "promote":
             return f"the gate said {report.decision}"
+        self.margin = report.margin
         self.slices = frozenset(passing(report.findings))
         self.slice_of = slicer(report.slice_by) if report.slice_by else None
         if report.model != self.model:

@@ -40,8 +40,8 @@ class Waiting(Struct, frozen=True, gc=False):
     asked: Asked
     student: str | None
     large: str
-    verdict: str
-    """By which the student stood when it answered."""
+    about: str
+    """What stood there when it was asked: see `Standing.about`."""
 
 
 class Trial:
@@ -98,7 +98,7 @@ class Trial:
             return
         answer = audited[0].answer if audited else None
         student = None if answer is None else answered_text(answer.body, answer.form, settled.request.kind)
-        self.wait(Waiting(settled.request, asked, student, large, self.stand.now.verdict))
+        self.wait(Waiting(settled.request, asked, student, large, self.stand.now.about))
 
     def is_mine(self, proposal: Proposal) -> bool:
         """Whether this specialist proposed it."""
@@ -143,7 +143,7 @@ class Trial:
             return
         right, large_right = told
         record = self.stand.promotion.record
-        await asyncio.to_thread(record, waiting.verdict, student=right, teacher=large_right)
+        await asyncio.to_thread(record, waiting.about, student=right, teacher=large_right)
 
     async def beside(self, waiting: Waiting) -> str | None:
         """What the student says in the shadow; None where nothing of it passes."""
