@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import stepwell
-from stepwell.cli import cache, campaign, demo, distill, explain, ledger, promise, serve, synth, templates
 from stepwell.errors import ConfigError, StepwellError
 from stepwell.toml import placed
 
+COMMANDS = ("serve", "explain", "ledger", "promise", "cache", "templates", "campaign", "synth", "distill", "demo")
 FAILED = 2
 
 
@@ -20,8 +21,9 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="stepwell", description="Serve generative AI to very many people.")
     parser.add_argument("--version", action="version", version=f"stepwell {stepwell.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, explain, ledger, promise, cache, templates, campaign, synth, distill, demo):
-        command.add(commands)
+    first = (sys.argv[1:] if words is None else words)[:1]
+    for name in first if first and first[0] in COMMANDS else COMMANDS:  # what is not asked for is not imported
+        import_module(f"stepwell.cli.{name}").add(commands)
     given = parser.parse_args(words)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
