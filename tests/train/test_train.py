@@ -80,12 +80,12 @@ def test_any_architecture_learns_in_bfloat16_with_recomputation(tmp_path: Path, 
     assert mean_loss(again, rows(12)) < told[0].loss * 0.9
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3"])
-def test_adapters_learn_beside_weights_that_stay(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "precision"), [("llama", "bf16"), ("qwen3", "fp32")])
+def test_adapters_learn_beside_weights_that_stay(tmp_path: Path, kind: str, precision: str) -> None:
     folder = write_model(tmp_path / "model", kind)
     model = student.create(StudentSection(folder=str(folder), lora=4), folder)
     before = mean_loss(model, rows(12))
-    trained = train.train(plan(steps=40, rate=2e-2, average=0), model, rows(12), tmp_path / "run")
+    trained = train.train(plan(steps=40, rate=2e-2, average=0, precision=precision), model, rows(12), tmp_path / "run")
     assert mean_loss(model, rows(12)) < before * 0.9
     old, merged = load_file(folder / "model.safetensors"), load_file(trained.folder / "model.safetensors")
     assert set(merged) == set(old)
@@ -260,6 +260,15 @@ def test_a_run_that_is_done_is_not_done_again_and_may_go_on_longer(tmp_path: Pat
     assert [step for step, _ in curve(tmp_path / "run")] == list(range(1, 13))
 
 
+def test_what_nobody_measures_ends_with_its_last_weights(tmp_path: Path) -> None:
+    found = []
+    for steps in (4, 8):
+        done = train.train(plan(steps=steps), new(tmp_path / "words"), rows(), tmp_path / "run")
+        assert json.loads((done.folder / "provenance.json").read_text())["step"] == steps
+        found.append(load_file(done.folder / "model.safetensors")["model.embed_tokens.weight"])
+    assert not torch.equal(*found)
+
+
 def test_another_plan_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None:
     run(tmp_path / "run", {"steps": 4})
     with pytest.raises(DistillError, match="holds a run of another plan, student or data"):
@@ -340,6 +349,8 @@ def test_a_teacher_that_is_missing_is_told(tmp_path: Path, settings: dict[str, A
 
 
 def test_a_row_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DistillError, match=r"the weight 0 is not above 0: 'name"):
+        train.train(plan(), new(tmp_path / "words"), [Example("name[Light]", "x", 0)], tmp_path / "run")
     long = [*rows(), Example("name[Long]", "word " * 200)]
     with pytest.raises(DistillError, match=r"tokens do not fit the model's 128: 'name\[Long\]'; drop the row"):
         train.train(plan(), new(tmp_path / "words"), long, tmp_path / "run")

@@ -77,7 +77,7 @@ class Norm(nn.RMSNorm):
     """RMSNorm."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return Normed.apply(x, self.weight, self.eps)
+        return Normed.apply(x, self.weight, self.eps) if torch.is_grad_enabled() else super().forward(x)
 
 
 class Cache:
