@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def fine_tuning(section: FineTuning, callers: Mapping[bytes, Caller]) -> Tuning:
             if not Path(recipe).is_file():
                 raise ConfigError(f"there is no recipe {recipe!r}", field=f"fine_tuning.{key}.{name}")
     database = Database(Path(section.folder) / "fine-tuning.db", file_rows.SCHEMA + job_rows.SCHEMA)
-    kept = files.Files(section, database, lambda file: database.do(partial(job_rows.user_of, file=file)))
+    kept = files.Files(section, database, job_rows.user_of)
     surfaces = {FILES: kept.show, JOBS: jobs.Jobs(section, database, kept).show}
     opens = files.opener(section, callers)
     return Tuning(database, surfaces, opens, runner.Runner(section, database, kept))

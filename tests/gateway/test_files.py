@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from conftest import SCRIPTED, Gateway, Start
 from stepwell.errors import BadRequest
+from stepwell.gateway.database import Database
+from stepwell.gateway.tuning import file_rows
 from stepwell.gateway.tuning.examples import summary
 from stepwell.gateway.tuning.multipart import parts
 
@@ -307,3 +309,16 @@ def test_no_bytes_break_the_form(body: bytes) -> None:
 def test_a_form_needs_its_boundary(content_type: str) -> None:
     with pytest.raises(BadRequest, match="boundary"):
         parts(b"--b--", content_type)
+
+
+def test_a_file_whose_time_is_over_stays_while_a_job_needs_it(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db", file_rows.SCHEMA)
+    for name, expires_s in (("file-used", 1.0), ("file-old", 1.0), ("file-new", None)):
+        file = file_rows.File("a", name, "r.jsonl", "fine-tune", 1, 0.0, expires_s)
+        database.do(lambda each, file=file: file_rows.insert(each, file))  # type: ignore[misc]
+    assert database.do(lambda each: file_rows.one(each, "a", "file-used")) is None
+    assert database.do(lambda each: file_rows.expired(each, lambda _, name: "job" * (name == "file-used"))) == [
+        "file-old"
+    ]
+    assert database.do(lambda each: file_rows.expired(each, lambda *_: "")) == ["file-used"]
+    database.shut()

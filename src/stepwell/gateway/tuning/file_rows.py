@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -90,6 +91,9 @@ def delete(database: sqlite3.Connection, tenant: str, name: str) -> bool:
     return database.execute("DELETE FROM files WHERE tenant = ? AND id = ?", (tenant, name)).rowcount > 0
 
 
-def expired(database: sqlite3.Connection) -> list[str]:
-    """Forget the files whose time is over; their ids."""
-    return [row[0] for row in database.execute(f"DELETE FROM files WHERE NOT {LIVE} RETURNING id").fetchall()]  # noqa: S608
+def expired(database: sqlite3.Connection, user_of: Callable[[sqlite3.Connection, str], str]) -> list[str]:
+    """Forget the files whose time is over, and that nobody uses; their ids."""
+    over = database.execute(f"SELECT id FROM files WHERE NOT {LIVE}").fetchall()  # noqa: S608
+    names = [name for (name,) in over if not user_of(database, name)]
+    database.executemany("DELETE FROM files WHERE id = ?", [(name,) for name in names])
+    return names

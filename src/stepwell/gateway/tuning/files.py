@@ -57,10 +57,10 @@ class Upload(Struct, frozen=True):
 
 
 class Files:
-    """The surface. `in_use` says which job still needs a file, if any."""
+    """The surface. `user_of` says which job still needs a file, if any."""
 
-    def __init__(self, section: FineTuning, database: Database, in_use: Callable[[str], str] = lambda _: "") -> None:
-        self.section, self.database, self.in_use = section, database, in_use
+    def __init__(self, section: FineTuning, database: Database, user_of: Callable[[Connection, str], str]) -> None:
+        self.section, self.database, self.user_of = section, database, user_of
         self.folder = Path(section.folder) / "files"
 
     async def show(self, asked: Asked) -> Page:
@@ -99,9 +99,13 @@ class Files:
     async def delete(self, name: str, asked: Asked) -> Page:
         """Forget a file."""
         await self.found(asked.tenant, name)
-        if job := await asyncio.to_thread(self.in_use, name):
-            raise BadRequest(f"the job {job} still needs this file: cancel it first", param="file_id")
-        await self.database.run(lambda database: file_rows.delete(database, asked.tenant, name))
+
+        def forget(database: Connection) -> None:
+            if job := self.user_of(database, name):
+                raise BadRequest(f"the job {job} still needs this file: cancel it first", param="file_id")
+            file_rows.delete(database, asked.tenant, name)
+
+        await self.database.run(forget)
         await asyncio.to_thread(self.path(name).unlink, missing_ok=True)
         return page({"object": "file", "id": name, "deleted": True})
 
@@ -179,8 +183,8 @@ class Files:
         return file
 
     async def clean(self) -> None:
-        """Let go of files whose time is over."""
-        for name in await self.database.run(file_rows.expired):
+        """Let go of files whose time is over, and that no job needs."""
+        for name in await self.database.run(lambda database: file_rows.expired(database, self.user_of)):
             await asyncio.to_thread(self.path(name).unlink, missing_ok=True)
 
     def path(self, name: str) -> Path:

@@ -58,8 +58,8 @@ class Runner:
                     found = await self.database.run(job_rows.next_to_run)
                     if found is not None:
                         await self.see_to(found)
-                except StoreError:
-                    log.exception("fine-tuning waits")
+                except Exception:  # nothing that goes wrong with one job may end all others
+                    log.exception("fine-tuning goes on")
                 await asyncio.sleep(POLL_S)
         finally:
             os.close(lock)
