@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct
 
-from stepwell.distill import sparse
+from stepwell.distill import sparse, topk
 from stepwell.distill.data import Example
 from stepwell.distill.sparse import SparseRows, TopK
 from stepwell.distill.teach import TeacherSection
@@ -64,10 +64,10 @@ def measured(num: int) -> tuple[Found, Found]:
     section = TeacherSection(path=str(WRITER))
 
     def stored(folder: Path, kind: sparse.Kind) -> Found:
-        def kept(ids: list[int], logp: sparse.Floats, seed: int) -> TopK:
+        def kept(ids: list[int], logp: topk.Floats, seed: int) -> TopK:
             if kind == "sampled":
-                return sparse.sampled(np.array(ids), logp, num=NUM_SAMPLED, seed=seed)
-            return sparse.top(np.array(ids), logp, cover=section.cover, most=section.most_k, least=section.least)
+                return topk.sampled(np.array(ids), logp, num=NUM_SAMPLED, seed=seed)
+            return topk.top(np.array(ids), logp, cover=section.cover, most=section.most_k, least=section.least)
 
         file = folder / f"{kind}.sparse"
         told = expected_in_parts(model, rows)
@@ -83,7 +83,7 @@ def measured(num: int) -> tuple[Found, Found]:
         return stored(Path(folder), "topk"), stored(Path(folder), "sampled")
 
 
-def expected_in_parts(model: object, rows: list[Example]) -> Iterator[tuple[str, list[int], sparse.Floats]]:
+def expected_in_parts(model: object, rows: list[Example]) -> Iterator[tuple[str, list[int], topk.Floats]]:
     """What the teacher expects, as `distill/local.py` asks it."""
     from stepwell.distill.local import expected, parts  # noqa: PLC0415 - torch
 
@@ -91,7 +91,7 @@ def expected_in_parts(model: object, rows: list[Example]) -> Iterator[tuple[str,
         yield from expected(model, part)  # type: ignore[arg-type]
 
 
-def lost(logp: sparse.Floats, kept: TopK | None) -> np.ndarray:
+def lost(logp: topk.Floats, kept: TopK | None) -> np.ndarray:
     """For each place: tokens kept, their mass, and the divergence from what was stored."""
     assert kept is not None  # noqa: S101 - every row was written
     used = np.isfinite(kept.logp)

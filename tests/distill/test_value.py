@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.distill.value import Choice, choose, covering, estimate, inclusion, systematic, values
@@ -14,6 +14,7 @@ from stepwell.distill.value import Choice, choose, covering, estimate, inclusion
 SIZES = st.lists(st.integers(1, 50), min_size=2, max_size=12)
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(1, 12))
 def test_chances_add_up_and_follow_sizes(sizes: list[int], num: int) -> None:
     size = np.array(sizes, float)
@@ -24,6 +25,7 @@ def test_chances_add_up_and_follow_sizes(sizes: list[int], num: int) -> None:
     assert np.allclose(chance[below] / size[below], (chance[below] / size[below])[:1] if below.any() else 0)
 
 
+@settings(deadline=None)
 @given(SIZES, st.integers(1, 10), st.data())
 def test_the_estimate_is_unbiased_with_and_without_a_guess(sizes: list[int], num: int, data: st.DataObject) -> None:
     """The mean over every sample that chance can draw, each by how often it does, is the truth."""
@@ -58,6 +60,7 @@ def test_a_right_guess_makes_the_estimate_exact() -> None:
     assert estimate(right[[1, 3]], frequency[[1, 3]], choice, total=8).error > 0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100), st.integers(1, 60), st.floats(0.1, 1))
 def test_a_choice_has_its_size_and_no_prompt_twice(seed: int, num: int, share: float) -> None:
     rng = np.random.default_rng(seed)
@@ -85,6 +88,7 @@ def test_covering_takes_one_of_each_heap_before_two_of_any() -> None:
     assert sorted(covering(vectors, worth, 6, taught) // 20) == list(range(2, 8))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 12))
 def test_covering_is_the_greedy_choice(seed: int, num: int) -> None:
     rng = np.random.default_rng(seed)

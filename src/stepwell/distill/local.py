@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from stepwell.distill import batch, sparse
+from stepwell.distill import batch, sparse, topk
 from stepwell.distill.answered import talk
 from stepwell.distill.data import Example
 from stepwell.distill.generate import generate
-from stepwell.distill.sparse import TopK
 from stepwell.distill.student import Model, fingerprint, load, native
 from stepwell.distill.teach import Job, Outcome
+from stepwell.distill.topk import Floats, TopK
 from stepwell.engines.answers import Spent
 from stepwell.errors import DistillError
 from stepwell.quality.refusals import other_language
@@ -159,16 +159,16 @@ class Work:
         for file in set(out.glob("*.sparse")) - wanted:  # of other rows or settings
             file.unlink()
 
-    def kept(self, ids: list[int], logp: sparse.Floats) -> TopK:
+    def kept(self, ids: list[int], logp: Floats) -> TopK:
         """What is stored of a text's places."""
         section = self.job.section
         if section.sampled:
             seed = int(digest([section.seed, ids]), 16)
-            return sparse.sampled(np.array(ids), logp, num=section.sampled, seed=seed)
-        return sparse.top(np.array(ids), logp, cover=section.cover, most=section.most_k, least=section.least)
+            return topk.sampled(np.array(ids), logp, num=section.sampled, seed=seed)
+        return topk.top(np.array(ids), logp, cover=section.cover, most=section.most_k, least=section.least)
 
 
-def expected(model: Model, examples: Sequence[Example]) -> Iterator[tuple[str, list[int], sparse.Floats]]:
+def expected(model: Model, examples: Sequence[Example]) -> Iterator[tuple[str, list[int], Floats]]:
     """Each example's tokens and the model's log-probabilities [tokens, vocabulary] of what stands there, by its id."""
     rows = [
         batch.Row(group.prompt, (text,), group.asked)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stepwell.distill import sparse
+from stepwell.distill import sparse, topk
 from stepwell.distill.chat import Words, words_of
-from stepwell.distill.sparse import TopK
+from stepwell.distill.topk import TopK
 from stepwell.engines.replies import Place, Said
 
 FILE = "told.sparse"
@@ -23,7 +23,7 @@ class ToldLogits:
     """Collects rows, and writes them at the end."""
 
     def __init__(self, tokenizer: Path, out: Path, *, cover: float, least: float) -> None:
-        """`cover` and `least` as in `sparse.fewest`. Raises DistillError where the folder holds no tokenizer."""
+        """`cover` and `least` as in `topk.fewest`. Raises DistillError where the folder holds no tokenizer."""
         self.words, self.out = words_of(tokenizer), out
         self.cover, self.least = cover, least
         self.ids = ids_by_bytes(self.words)
@@ -48,7 +48,7 @@ class ToldLogits:
         logp = np.full((len(known), width), -np.inf, np.float32)
         for at, each in enumerate(known):
             found[at, : len(each)], logp[at, : len(each)] = list(each), list(each.values())
-        return sparse.fewest(np.array(ids), found, np.minimum(logp, 0), cover=self.cover, least=self.least)
+        return topk.fewest(np.array(ids), found, np.minimum(logp, 0), cover=self.cover, least=self.least)
 
     def odds(self, place: Place) -> dict[int, float]:
         """Tokens that might have stood at a place; those that the vocabulary has not count with the rest."""
