@@ -88,7 +88,14 @@ def test_lists_are_paged_filtered_and_ordered(serve: Start) -> None:
         assert list(ai.chat.completions.list(model="ocean")) == []
         one = ai.chat.completions.list(limit=2)
         assert (one.has_more, one.to_dict()["first_id"]) == (True, names[0])
-        for wrong in ({"limit": 0}, {"limit": 101}, {"after": "chatcmpl-x"}, {"order": "sideways"}):
+        for wrong in (
+            {"limit": 0},
+            {"limit": 101},
+            {"limit": "000000001999"},
+            {"limit": "1" * 5000},
+            {"after": "chatcmpl-x"},
+            {"order": "sideways"},
+        ):
             with pytest.raises(openai.BadRequestError):
                 ai.chat.completions.list(**wrong)  # type: ignore[arg-type]
 

@@ -9,6 +9,9 @@ from msgspec import Struct
 
 from stepwell.errors import BadRequest
 
+MOST_DIGITS = 9
+"""Of a limit."""
+
 
 class Window(Struct, frozen=True):
     """Which part of a list is wanted."""
@@ -31,7 +34,7 @@ class Window(Struct, frozen=True):
 def window(query: Mapping[str, str], *, limit: int, most: int, ascending: bool) -> Window:
     """Read `after`, `limit` and `order`. Raises BadRequest."""
     told = query.get("limit", str(limit))
-    if not told.isascii() or not told.isdigit() or not 1 <= int(told[:9]) <= most:
+    if not told.isascii() or not told.isdigit() or len(told) > MOST_DIGITS or not 1 <= int(told) <= most:
         raise BadRequest(f"must be a number from 1 to {most}", param="limit")
     order = query.get("order", "asc" if ascending else "desc")
     if order not in {"asc", "desc"}:
