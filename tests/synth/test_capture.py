@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -297,6 +298,26 @@ def test_a_file_that_is_written_to_is_left_alone(tmp_path: Path) -> None:
     finish(path)
     assert path.exists()
     shards.seal()
+
+
+def test_a_file_that_is_not_yet_locked_may_be_taken_and_no_row_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+
+    def late(file: int, how: int) -> None:
+        if how == fcntl.LOCK_EX and not taken:  # another process looks just before the lock is there
+            taken.extend(tmp_path.glob("*.part"))
+            finish(taken[0])
+        lock(file, how)
+
+    taken: list[Path] = []
+    monkeypatch.setattr(fcntl, "flock", late)
+    shards = Shards(tmp_path, LIMITS)
+    shards.write([b'{"at": 1}'])
+    shards.seal()
+    assert taken, "nobody looked"
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b'{"at": 1}\n']
 
 
 def test_what_is_too_much_or_too_old_is_let_go(tmp_path: Path) -> None:

@@ -63,13 +63,20 @@ class Shards:
         """A new file, locked for as long as this process writes to it."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.tidy()
+        self.file = self.opened()
+        while not self.path.exists():  # another process took it for a dead one's, before it was locked
+            self.file.close()
+            self.file = self.opened()
+        self.num_rows, self.begun_s = 0, time()
+        return self.file
+
+    def opened(self) -> FileIO:
+        """A file of a name that nobody had, and its lock."""
         self.num_files += 1
         self.path = self.folder / f"rows-{int(time() * 1000):013}-{os.getpid()}-{self.num_files}{OPEN}"
         opened = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self.file = os.fdopen(opened, "wb", buffering=0)
         fcntl.flock(opened, fcntl.LOCK_EX)
-        self.num_rows, self.begun_s = 0, time()
-        return self.file
+        return os.fdopen(opened, "wb", buffering=0)
 
     def seal_if_due(self) -> None:
         """Give the file to readers where it is large or old enough."""
