@@ -32,7 +32,7 @@ from stepwell.steps.judging import Worth, asking
 from stepwell.steps.occupied import Occupied
 from stepwell.steps.specialist import Price, Specialist
 from stepwell.steps.stand import LOOK_S, Stand
-from stepwell.steps.trial import Compare, Trial, by_judge, by_verifier, ruled
+from stepwell.steps.trial import Compare, Trial, by_judge, by_verifier, reserved, ruled
 from stepwell.types import Settled, Usage
 
 MOST_WAITING = 1000
@@ -76,9 +76,9 @@ class Specialists(Struct, frozen=True):
         return (*trials, self.share_budget())
 
     async def share_budget(self) -> None:
-        """Tell the promise what is not left for others, until cancelled: a request is answered by one specialist."""
+        """Tell the promise what is not left for others, until cancelled."""
         while self.promise is not None:
-            self.promise.reserved = max(trial.reserved() for trial in self.trials.values())
+            self.promise.reserved = reserved(self.trials.values())
             await asyncio.sleep(LOOK_S)
 
     def metrics(self) -> bytes:

@@ -29,7 +29,7 @@ from stepwell.steps.descend import descend
 from stepwell.steps.occupied import Occupied
 from stepwell.steps.specialist import Specialist, question
 from stepwell.steps.stand import Stand
-from stepwell.steps.trial import Trial, by_judge, by_verifier, ruled
+from stepwell.steps.trial import Trial, by_judge, by_verifier, reserved, ruled
 from stepwell.types import Answer, Chunk, Defer, Evidence, Outcome, Proposal, Request, Ruling, Settled, Usage
 
 FACTS = "name[The Eagle], food[French]"
@@ -304,6 +304,16 @@ async def test_what_it_may_get_wrong_is_not_there_for_others(tmp_path: Path, sta
     assert promise.terms.error == 0.03
     promise.reserved = 0.05
     assert promise.past().terms.error == 0
+
+
+async def test_several_may_get_no_more_wrong_than_they_answer(tmp_path: Path) -> None:
+    def canary(name: str, share: float) -> Trial:
+        return on_trial(made(tmp_path / name, Student([GOOD]), stage="canary", canary=share))
+
+    few = [canary("a", 0.3), canary("b", 0.3)]
+    assert reserved(few) == pytest.approx(0.6 * 0.02), "each answers its own share of the requests"
+    assert reserved([*few, canary("c", 0.9)]) == pytest.approx(0.02), "a request is answered by one of them"
+    assert reserved([]) == 0
 
 
 async def test_a_share_of_answers_is_audited(tmp_path: Path) -> None:

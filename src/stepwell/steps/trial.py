@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from random import Random
 
 from msgspec import Struct
@@ -191,6 +191,12 @@ def by_judge(judge: Judge) -> Compare:
         return None if right is None else (right, True)
 
     return compare
+
+
+def reserved(trials: Iterable[Trial]) -> float:
+    """Share of all requests that they may answer wrongly together: each request is answered by one of them."""
+    parts = [(trial.reserved(), trial.stand.now.margin) for trial in trials]
+    return min(sum(share for share, _ in parts), max((margin for share, margin in parts if share), default=0.0))
 
 
 def ruled(trials: Mapping[str, Trial], base: Callable[[str, Proposal], Ruling]) -> Callable[[str, Proposal], Ruling]:
