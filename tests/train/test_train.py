@@ -208,6 +208,32 @@ def test_a_teacher_with_another_chat_template_reads_its_own_prompts(tmp_path: Pa
     assert abs(curve(tmp_path / "same")[0][1]) < 1e-6
 
 
+def test_teacher_and_student_may_be_of_different_architectures(tmp_path: Path) -> None:
+    teacher = student.load(write_model(tmp_path / "teacher", "gemma2"))
+    model = student.create(StudentSection(hidden=32, layers=1, heads=2, inner=32), tmp_path / "teacher")
+    values = []
+    for row in rows(6):
+        prompt, text = model.prompt_ids(row.prompt), model.text_ids(row.completion)
+        with torch.no_grad():
+            p, q = (
+                torch.log_softmax(one.logits(one.hidden(torch.tensor([prompt + text[:-1]]))[0, len(prompt) - 1 :]), -1)
+                for one in (teacher, model)
+            )
+        values.append((p.exp() * (p - q)).sum(-1))
+    settings = plan(loss="fkl", alpha=1.0, batch_tokens=4_000, steps=3, on_policy=0.0)
+    train.train(settings, model, rows(6), tmp_path / "run", teacher=teacher)
+    assert curve(tmp_path / "run")[0][1] == pytest.approx(torch.cat(values).mean().item(), rel=1e-4)
+
+
+def test_a_student_of_transformers_learns_from_its_own_texts(tmp_path: Path) -> None:
+    teacher = student.load(write_model(tmp_path / "teacher", "llama"))
+    model = student.load(write_model(tmp_path / "student", "qwen3", seed=1))
+    told: list[train.Told] = []
+    settings = plan(loss="jsd:0.5", on_policy=1.0, max_tokens=8, steps=20, rate=1e-2)
+    train.train(settings, model, rows(6), tmp_path / "run", teacher=teacher, watch=told.append)
+    assert np.mean([each.loss for each in told[-5:]]) < 0.9 * told[0].loss
+
+
 # --- stopped, killed, side by side
 
 

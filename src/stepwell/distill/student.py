@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -159,7 +158,7 @@ def create(section: StudentSection, tokenizer_folder: Path, seed: int = 0) -> Mo
 
 def save(model: Model, folder: Path, provenance: Mapping[str, Any], *, dtype: torch.dtype = torch.float32) -> Path:
     """Write a Hugging Face folder and its provenance.json; whole or not at all."""
-    new = folder.with_name(f".{folder.name}.{os.getpid()}")
+    new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     for name in TOKENIZER_FILES:
