@@ -34,6 +34,23 @@ margin = 0.2
 TUNING = '[fine_tuning]\nmodels = { tiny = "recipe.toml" }\n'
 WORDS = ("Amber", "Blue", "Copper", "Dusty", "Golden", "Hidden", "Ivory", "Lazy", "Merry", "Quiet")
 START_S = 280.0
+DISTILL = f"""
+[student]
+hidden = 32
+layers = 1
+heads = 2
+inner = 64
+
+[teacher]
+path = "{ROOT / "models" / "house-writer"}"
+give = "logits"
+
+[train]
+loss = "topk+rest"
+steps = 5
+batch_tokens = 256
+max_tokens = 40
+"""
 
 
 def client(gateway: Gateway) -> openai.OpenAI:
@@ -84,3 +101,21 @@ def test_from_an_upload_to_a_served_model(serve: Start, tmp_path: Path) -> None:
         told = ai.chat.completions.create(model="tiny", messages=asked, max_tokens=8, temperature=0)
         assert told.usage is not None
         assert told.usage.completion_tokens > 0
+
+
+@pytest.mark.timeout(300)
+def test_a_teacher_answers_bare_prompts(serve: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "gateway"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(DISTILL)
+    prompts = b"".join(b'{"prompt": "name[The %b Mill], food[Thai]"}\n' % word.encode() for word in WORDS)
+    with client(serve(SCRIPTED + TUNING)) as ai:
+        training = ai.files.create(file=("prompts.jsonl", prompts), purpose="fine-tune")
+        method: Any = {"type": "distillation"}
+        job = ai.fine_tuning.jobs.create(model="tiny", training_file=training.id, method=method, seed=1)
+        done = ended(ai, job.id)
+        messages = [each.message for each in ai.fine_tuning.jobs.list_events(job.id, limit=100)]
+        assert done.status == "succeeded", (done.error, messages)
+        assert "Stage teach" in messages
+        card = (Path(done.to_dict()["gate"]["folder"]) / "README.md").read_text()
+        assert "Teacher: house-writer" in card

@@ -19,8 +19,8 @@ PATHS = frozenset({"path", "paths", "folder", "tokenizer", "data", "dev"})
 BYTES_A_TOKEN = 4
 BATCH_TOKENS, RATE = 4096, 2e-3
 """What a recipe that says nothing trains with (`distill/plan.py`)."""
-PLAIN = {"near": 0.0, "words": [1, 1_000_000]}
-"""A tenant's own examples are learned as they are: only repetitions and what is held out are left out."""
+AS_GIVEN = {"filters": {"near": 0.0, "words": [1, 1_000_000]}, "real_floor": 0.0}
+"""Where the recipe says nothing of rows: examples are learned as they are, but for repetitions and what is held out."""
 
 Tree = dict[str, Any]
 BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -32,11 +32,11 @@ def recipe(job: Job, section: FineTuning, *, num_rows: int, num_bytes: int) -> T
     seeds = {"paths": [TRAINING], "licence": section.licence}
     if job.method == "supervised":
         tree.pop("teacher", None)
-        tree["synth"] = {"filters": PLAIN, "real_floor": 0.0}
+        tree.pop("synth", None)
         tree["train"] = {**tree.get("train", {}), "loss": "ce", "on_policy": 0.0}
     elif job.teacher:
         tree["teacher"] = placed(Path(section.teachers[job.teacher])).get("teacher", {})
-    synth = tree["synth"] = {**tree.get("synth", {}), "seeds": seeds, "seed": job.seed}
+    synth = tree["synth"] = {**tree.get("synth", AS_GIVEN), "seeds": seeds, "seed": job.seed}
     synth.pop("captured", None)
     if job.validation_file:
         synth["held_out"] = [{"paths": [VALIDATION]}]
