@@ -115,6 +115,19 @@ def test_a_teacher_whose_terms_restrict_training_needs_a_word(tmp_path: Path) ->
     assert specialist.stages(Job(load(path), tmp_path / "root", Allowed(i_may=True)))
 
 
+def test_a_teacher_of_other_tokens_is_told_before_the_work(tmp_path: Path) -> None:
+    tables.write(tmp_path / "rows.jsonl", [{"prompt": "Hello?", "completion": "Hello."}])
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "tokenizer.json").write_text("{}")
+    text = (
+        f'[train]\ndata = "rows.jsonl"\nloss = "topk+rest"\n[student]\ntokenizer = "words"\n{TEACHER}give = "logits"\n'
+    )
+    with pytest.raises(DistillError, match="is not the teacher's"):
+        specialist.stages(Job(load(written(tmp_path, text)), tmp_path / "root"))
+    path = written(tmp_path, text.replace("[student]", 'fallback = "text"\n[student]'))
+    assert specialist_train.plan_of(Job(load(path), tmp_path / "root")).loss == "ce"
+
+
 # --- rows
 
 

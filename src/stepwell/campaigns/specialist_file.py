@@ -13,6 +13,7 @@ from stepwell.distill.rounds import InteractSection
 from stepwell.distill.teach import TeacherSection
 from stepwell.errors import ConfigError
 from stepwell.quality.compare import GatePlan
+from stepwell.quality.files import sha256_of
 from stepwell.synth import recipe as synth_recipe
 from stepwell.synth.recipe import Synth
 from stepwell.toml import Section, placed, typed
@@ -86,6 +87,12 @@ class Recipe(Struct, frozen=True):
             raise placed(ConfigError(what, field="teacher.path"), self.source)
         return self.path(section.path)
 
+    def same_words(self) -> bool:
+        """Whether student and teacher have the same tokens, as stored probabilities need it. Raises DistillError."""
+        section = self.file.teacher
+        told = (section.tokenizer or section.path) if section else ""
+        return not told or len({sha256_of(each / "tokenizer.json") for each in (self.path(told), self.words())}) == 1
+
     def words(self) -> Path:
         """The folder whose tokenizer a new student takes. Raises ConfigError where none is named."""
         student, teacher = self.file.student, self.file.teacher
@@ -120,3 +127,5 @@ def check(file: File, folder: Path) -> None:
     loss, _ = parsed(file.train.loss)
     if file.teacher is None and loss in {*DIVERGENCES, *SPARSE, "seq"}:
         raise ConfigError(f"the loss {file.train.loss!r} needs a [teacher]", field="train.loss")
+    if file.teacher is not None and loss in SPARSE and file.teacher.give != "logits":
+        raise ConfigError(f'the loss {file.train.loss!r} needs give = "logits"', field="teacher.give")

@@ -15,7 +15,7 @@ from stepwell.campaigns.specialist_job import FILTER, QUANTIZE, SPLIT, TEACH, TR
 from stepwell.campaigns.specialist_rows import HELD_OUT, chance, prompt_key
 from stepwell.campaigns.specialist_teach import LOGITS, ROWS
 from stepwell.distill.data import Example, examples
-from stepwell.distill.plan import SPARSE, StudentSection, parsed
+from stepwell.distill.plan import SPARSE, Plan, StudentSection, parsed
 from stepwell.errors import DistillError
 from stepwell.synth import row, run
 from stepwell.synth.leaks import leaks
@@ -28,17 +28,19 @@ LEAKS = frozenset({"row", "facts", "prompt"})
 def train(job: Job) -> Stage:
     """`train` leaves `run/student/`, `run/log.jsonl`, `run/loss.svg` and `told.json`."""
     file = job.recipe.file
+    plan = plan_of(job)
+    sparse = parsed(plan.loss)[0] in SPARSE
 
     def work(before: Folders, out: Path) -> None:
         rows = learned_rows(before)
         check_leaks(rows, list(row.read(before[SPLIT] / HELD_OUT)))
         learn, dev = parted(job, rows)
         told = learning.Job(
-            plan=replace(file.train, data="", dev=""),
+            plan=plan,
             student=student_of(job),
             words=str(job.recipe.words()),
             teacher=str(job.recipe.teacher()) if job.recipe.needs_teacher else "",
-            sparse=str(before[TEACH] / LOGITS) if parsed(file.train.loss)[0] in SPARSE else "",
+            sparse=str(before[TEACH] / LOGITS) if sparse else "",
             learn=learn,
             dev=dev,
         )
@@ -49,6 +51,18 @@ def train(job: Job) -> Stage:
     folders = [begins, *([job.recipe.teacher()] if job.recipe.needs_teacher else [])]
     dev = [run.digest(job.recipe.path(file.train.dev))] if file.train.dev else []
     return Stage(TRAIN, given + b"".join([*map(folder_digest, folders), *dev]), work, resumes=True)
+
+
+def plan_of(job: Job) -> Plan:
+    """`[train]` as it is run. Raises DistillError where the teacher's probabilities are of other tokens."""
+    recipe = job.recipe
+    plan = replace(recipe.file.train, data="", dev="")
+    if parsed(plan.loss)[0] not in SPARSE or recipe.same_words():
+        return plan
+    if plan.fallback == "text":
+        return replace(plan, loss="ce")
+    what = f"the student's tokenizer ({recipe.words()}) is not the teacher's: its probabilities are of other tokens"
+    raise DistillError(f'{what}; take the teacher\'s, or set fallback = "text" under [train] to learn its texts alone')
 
 
 def learned_rows(before: Folders) -> list[Row]:
