@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
 from stepwell.toml import Section
@@ -30,9 +31,9 @@ class Capture(Section, frozen=True):
 
     tenants: Annotated[list[str], Meta(min_length=1)]
     """Whose; without keys the tenant is called `local`."""
-    routes: list[str] = []
+    routes: tuple[str, ...] = ()
     """Only these; none named: all."""
-    steps: list[str] = []
+    steps: tuple[str, ...] = ()
     """Only what these steps answered; none named: all. Answers of `large` are the teacher's."""
     folder: str = "stepwell-data/captured"
     """Each tenant has a folder of its own in it."""
@@ -56,9 +57,9 @@ class FineTuning(Section, frozen=True):
 
     models: Annotated[dict[str, str], Meta(min_length=1)]
     """What a job may name as its `model`, each with the recipe (a file) that trains it."""
-    teachers: dict[str, str] = {}
+    teachers: dict[str, str] = msgspec.field(default_factory=dict)
     """What a job may name as its teacher, each with a file that has a `[teacher]` section."""
-    tenants: list[str] = []
+    tenants: tuple[str, ...] = ()
     """Who may; none named: every tenant."""
     folder: str = "stepwell-data/fine-tuning"
     python: str = ""
