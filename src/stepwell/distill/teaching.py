@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -17,10 +19,10 @@ from stepwell.distill.generate import generate, generate_ids
 from stepwell.distill.losses import Sparse, Spec
 from stepwell.distill.plan import DIVERGENCES, SPARSE, Plan, parsed
 from stepwell.distill.sparse import SparseRows
-from stepwell.distill.student import Model, same_words
+from stepwell.distill.student import Model, fingerprint, same_words
 from stepwell.errors import DistillError
 
-TEXTS = "texts.jsonl"
+HASH_CHARS = 12
 
 
 class Lessons:
@@ -57,10 +59,11 @@ class Lessons:
         if callable(examples):
             raise DistillError("a teacher writes texts for a fixed list of prompts, not for new ones in every epoch")
         prompts = list(dict.fromkeys(example.prompt for example in examples))
-        file = self.out / TEXTS
+        asked = [prompts, self.plan.max_tokens, fingerprint(self.teacher_model.folder)]
+        file = self.out / f"texts-{sha256(msgspec.json.encode(asked)).hexdigest()[:HASH_CHARS]}.jsonl"
         if not file.exists():
             texts = generate(self.teacher_model, prompts, max_tokens=self.plan.max_tokens)
-            new = file.with_suffix(".new")
+            new = file.with_suffix(f".{os.getpid()}")  # processes side by side write the same
             new.write_bytes(b"".join(msgspec.json.encode([*pair]) + b"\n" for pair in zip(prompts, texts, strict=True)))
             new.replace(file)
         kept = [msgspec.json.decode(line, type=tuple[str, list[str]]) for line in file.read_bytes().splitlines()]

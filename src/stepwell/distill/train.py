@@ -23,6 +23,7 @@ import stepwell
 from stepwell.distill import batch, checkpoint, losses, parallel
 from stepwell.distill.checkpoint import LOG, Progress
 from stepwell.distill.data import Example, digest
+from stepwell.distill.lora import adapters
 from stepwell.distill.picture import write_curve
 from stepwell.distill.plan import DIVERGENCES, SPARSE, parsed
 from stepwell.distill.plan import Plan as Plan  # noqa: PLC0414 - the section of this file
@@ -122,7 +123,7 @@ class Run:
         self.data = "" if callable(examples) else digest(examples)
         self.examples = self.lessons.written(examples)
         student.module.dropout, student.module.recompute = plan.dropout, plan.recompute
-        identity = identity_of(plan, student, self.data)
+        identity = identity_of(plan, student, self.data, teacher)
         self.weights = Weights(student.module, dtype, transform)
         muon = plan.optimizer == "muon"
         self.optimizers = optimizers_of(self.weights.masters, plan.rate, plan.decay, muon=muon)
@@ -139,8 +140,8 @@ class Run:
         if found is not None:
             self.progress, tensors = found
             if self.progress.identity != identity:
-                what = "holds a run of another plan, student or data: take another folder, or delete this one"
-                raise DistillError(what, file=str(self.out))
+                what = "holds a run of another plan, student or data, or of another teacher: take another folder"
+                raise DistillError(f"{what}, or delete this one", file=str(self.out))
             checkpoint.restore(tensors, self.weights.masters, self.average, self.optimizers)
             self.weights.follow()
             if self.progress.done == "steps" and self.progress.step < self.plan.steps:
@@ -368,9 +369,11 @@ def better(metric: str, new: Mapping[str, float], old: Mapping[str, float]) -> b
     return new[name] < old[name] if metric.startswith("-") else new[name] > old[name]
 
 
-def identity_of(plan: Plan, student: Model, data: str) -> str:
-    """Digest of what must be the same for a run to go on."""
+def identity_of(plan: Plan, student: Model, data: str, teacher: Model | None) -> str:
+    """Digest of what must be the same for a run to go on; weights that it begins with are known by their folder."""
     free = {"steps", "save_every", "measure_every", "patience", "data", "dev"}
     said = {name: value for name, value in msgspec.to_builtins(plan).items() if name not in free}
     shapes = [(name, list(weight.shape)) for name, weight in student.module.named_parameters()]
-    return sha256(msgspec.json.encode([said, shapes, student.tokenizer_hash, data])).hexdigest()
+    scales = [layer.scale for _, layer in adapters(student.module)]
+    begins = [fingerprint(model.folder) for model in (student, teacher) if model is not None]
+    return sha256(msgspec.json.encode([said, shapes, student.tokenizer_hash, data, scales, begins])).hexdigest()
