@@ -23,12 +23,14 @@ class Example(NamedTuple):
 def examples(path: Path, split: str = "") -> list[Example]:
     """Read rows with `prompt` and `completion`, or with `messages`; of one split, where one is named.
 
+    A row of weight 0 is left out.
+
     Raises DistillError with the row where something is missing, and StoreError where the file is damaged.
     """
     found = [
         example(row, file=str(path), line=line)
         for line, row in enumerate(tables.read(path), 1)
-        if not split or row.get("split") == split
+        if (not split or row.get("split") == split) and row.get("weight") != 0
     ]
     if not found:
         raise DistillError(f"no rows{f' of split {split!r}' if split else ''} to learn from", file=str(path))
@@ -42,7 +44,12 @@ def example(row: tables.Record, *, file: str, line: int) -> Example:
         prompt, completion = turns(row["messages"])
     if not isinstance(prompt, str) or not isinstance(completion, str) or not completion.strip():
         raise DistillError("a row needs the texts `prompt` and `completion`, or `messages`", file=file, line=line)
-    return Example(prompt, completion, float(row.get("weight") or 1.0), str(row.get("id") or ""))
+    weight = 1.0 if row.get("weight") is None else row["weight"]
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
+        raise DistillError(
+            f"`weight` is {weight!r:.60}: a number above 0, or 0 to leave the row out", file=file, line=line
+        )
+    return Example(prompt, completion, float(weight), str(row.get("id") or ""))
 
 
 def turns(messages: Iterable[dict[str, str]]) -> tuple[str | None, str | None]:
