@@ -63,15 +63,15 @@ class Size(NamedTuple):
 BASE = Plan(
     steps=1_000, batch_tokens=2_600, optimizer="muon", rate=5e-3, warm_steps=50, average=0.998, save_every=1_000
 )
-ROUND = replace(BASE, steps=250, rate=2e-3, warm_steps=10, average=0.99, save_every=250)
+ROUND = replace(BASE, steps=300, rate=4e-3, warm_steps=10, average=0.99, save_every=300)
 SETTINGS = InteractSection(
     prompts="",
     old="",
     held_new="",
     held_old="",
     rounds=3,
-    practice=300,
-    repairs=250,
+    practice=1_200,
+    repairs=200,
     swaps=1,
     share_old=0.5,
     goal=0.98,
