@@ -1,9 +1,9 @@
-"""BLEU against BLEU on the same prompts: paired bootstrap (Koehn 2004), studentized, from each sentence's counts.
+"""BLEU against BLEU on the same prompts: paired bootstrap (Koehn 2004), plain and studentized, from sentences' counts.
 
 A sentence counts by ten numbers (matches and totals of 1- to 4-grams, its length and its reference's): they are summed
-over a resample, so that no text is counted twice. Each resample's difference is divided by its own standard error, by
-the delta method (Hall, The Bootstrap and Edgeworth Expansion, 1992): plain percentiles promise too much where there
-are few sentences.
+over a resample, so that no text is counted twice. Studentized: each resample's difference is divided by its own
+standard error, by the delta method (Hall, The Bootstrap and Edgeworth Expansion, 1992). Both must agree: where the
+brevity penalty sets in BLEU has a kink, and the studentized one alone was wrong 4.4 % of the time at a nominal 2.5 %.
 """
 
 from __future__ import annotations
@@ -72,15 +72,18 @@ def slopes(sums: Array) -> Array:
 def compare(first: Array, second: Array, *, margin: float, alpha: float, resamples: int, seed: int) -> Compared:
     """Is the first worse by less than `margin` BLEU? Each shape (sentences, 10); the sentences belong together."""
     both = np.concatenate([first, second], axis=1)
-    difference, error = told(np.ones((1, len(both))), both)
+    (difference,), (error,) = told(np.ones((1, len(both))), both)
     blocks = resampled(len(both), resamples, seed)
-    draws = [studentized(weights, both, difference[0]) for weights in blocks]
-    t = np.sort(np.concatenate(draws))
-    low, high = difference[0] - np.quantile(t, [1.0 - alpha, alpha]) * error[0]
-    least = (difference[0] + margin) / error[0] if error[0] > 0 else np.copysign(np.inf, difference[0] + margin)
-    p = (1 + len(t) - np.searchsorted(t, least)) / (1 + len(t))
+    draws = [told(weights, both) for weights in blocks]
+    found, errors = (np.concatenate(each) for each in zip(*draws, strict=True))
+    t = np.divide(found - difference, errors, out=np.zeros_like(found), where=errors > 0)
+    low, high = difference - np.quantile(t, [1.0 - alpha, alpha]) * error
+    plain_low, plain_high = np.quantile(found, [alpha, 1.0 - alpha])
+    passes = np.maximum((t * error >= difference + margin).sum(), (found <= -margin).sum())
+    p = (1 + passes) / (1 + len(t))
     scores = bleu(both.sum(axis=0).reshape(2, SIZE))
-    return Compared(float(scores[0]), float(scores[1]), float(low), float(high), float(p))
+    bounds = float(min(low, plain_low)), float(max(high, plain_high))
+    return Compared(float(scores[0]), float(scores[1]), *bounds, float(p))
 
 
 def resampled(num: int, resamples: int, seed: int) -> Iterator[Array]:
@@ -90,12 +93,6 @@ def resampled(num: int, resamples: int, seed: int) -> Iterator[Array]:
         size = min(AT_A_TIME, resamples - start)
         drawn = chance.integers(0, num, (size, num)) + np.arange(size)[:, None] * num
         yield np.bincount(drawn.ravel(), minlength=size * num).reshape(size, num).astype(np.float64)
-
-
-def studentized(weights: Array, both: Array, difference: float) -> Array:
-    """How many of its own standard errors each resample lies above the sample."""
-    found, error = told(weights, both)
-    return np.divide(found - difference, error, out=np.zeros_like(found), where=error > 0)
 
 
 def told(weights: Array, both: Array) -> tuple[Array, Array]:
