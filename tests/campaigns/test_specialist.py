@@ -18,7 +18,7 @@ from conftest import ROOT, WRITER
 from stepwell.campaigns import card, cost, specialist, specialist_gate, specialist_rows, specialist_train
 from stepwell.campaigns.cost import Cost
 from stepwell.campaigns.run import Folders, Stage, run
-from stepwell.campaigns.served import served
+from stepwell.campaigns.served import Served, served
 from stepwell.campaigns.specialist_file import load
 from stepwell.campaigns.specialist_job import FILTER, QUANTIZE, SPLIT, Allowed, Job
 from stepwell.demo.city import questions
@@ -28,6 +28,7 @@ from stepwell.signing import new_key
 from stepwell.store import tables
 from stepwell.synth import row
 from stepwell.synth.run import ROWS
+from stepwell.types import Usage
 
 CITY = ROOT / "recipes" / "city-guide-student.toml"
 PROMPTS = questions(20, 3)
@@ -181,6 +182,18 @@ def test_rows_without_an_answer_are_told(tmp_path: Path) -> None:
 
 def gated(tmp_path: Path, answer: Callable[[str], str], more: str = "") -> specialist.Report:
     """The verdict on the house writer's file, held against a teacher that answers so."""
+    return verdict(*judging(tmp_path, answer, more))
+
+
+def verdict(job: Job, stages: list[Stage]) -> specialist.Report:
+    """What the gate, the last stage, says."""
+    run(stages, job.root)
+    (folder,) = job.root.glob("4-gate-*")
+    return specialist.specialist_card.report(folder)
+
+
+def judging(tmp_path: Path, answer: Callable[[str], str], more: str = "") -> tuple[Job, list[Stage]]:
+    """The gate, and what stands before it."""
     rows = [row.made(prompt, answer(prompt), source="captured", licence="own") for prompt in PROMPTS]
     before = {name: tmp_path / name for name in (SPLIT, FILTER, QUANTIZE)}
     row.write(before[SPLIT] / specialist_rows.HELD_OUT, rows)
@@ -193,10 +206,8 @@ def gated(tmp_path: Path, answer: Callable[[str], str], more: str = "") -> speci
     job = Job(load(written(tmp_path, text)), tmp_path / "root")
     assert job.recipe.file.gate is not None
     specialist_gate.seal(job, job.recipe.file.gate)
-    run([Stage(name, b"", copying(folder)) for name, folder in before.items()]
-        + [specialist_gate.stage(job, job.recipe.file.gate)], job.root)  # fmt: skip
-    (folder,) = job.root.glob("4-gate-*")
-    return specialist.specialist_card.report(folder)
+    stages = [Stage(name, b"", copying(folder)) for name, folder in before.items()]
+    return job, [*stages, specialist_gate.stage(job, job.recipe.file.gate)]
 
 
 def copying(folder: Path) -> Callable[[Folders, Path], None]:
@@ -219,6 +230,41 @@ def test_the_gate_refuses_what_is_worse(tmp_path: Path) -> None:
     report = gated(tmp_path, lambda _: "well said", says)
     assert report.decision == "refuse"
     assert report.findings[0].student == 0.0
+
+
+def test_killed_while_it_judges_it_goes_on_with_the_answers_that_it_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, asked = specialist_gate.room.gate, specialist_gate.served
+    times: list[str] = []
+
+    def killed(*given: Any, **more: Any) -> None:
+        judge(*given, **more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(specialist_gate.room, "gate", killed)
+    job, stages = judging(tmp_path, lambda _: "This says nothing.")
+    with pytest.raises(KeyboardInterrupt):
+        run(stages, job.root)
+    monkeypatch.setattr(specialist_gate.room, "gate", judge)
+    monkeypatch.setattr(
+        specialist_gate, "served", lambda *given, **more: times.append("again") or asked(*given, **more)
+    )
+    assert verdict(job, stages).decision == "promote"
+    assert times == [], "other answers on the same pairs would be another try"
+
+
+def test_a_teacher_is_not_its_own_reference() -> None:
+    said = {"The Mill": ("By people.", "By others, too."), "The Eagle": ("Only this.",)}
+    real = [
+        row.made(f"name[{name}]", text, source="human", licence="own") for name, texts in said.items() for text in texts
+    ]
+    answers = Served(["student 1", "student 2"], 0.0, Usage(0, 0))
+    taught = [msgspec.structs.replace(real[0], completion="By the teacher."), real[2]]
+    pairs = {pair.prompt: pair for pair in specialist_gate.pairs_of(taught, real, answers)}
+    assert pairs["name[The Mill]"].teacher == "By the teacher."
+    assert pairs["name[The Mill]"].references == said["The Mill"]
+    assert pairs["name[The Eagle]"].references == (), "its one text stands for the teacher"
 
 
 def lenient(_prompt: str, text: str) -> list[str]:

@@ -17,7 +17,7 @@ from stepwell.campaigns.specialist_train import learned_rows
 from stepwell.errors import DistillError
 from stepwell.quality import gate as room
 from stepwell.quality.compare import GatePlan, Pair
-from stepwell.quality.files import sha256_of
+from stepwell.quality.files import lay, sha256_of
 from stepwell.quality.verdict import FILE
 from stepwell.signing import signing_key
 from stepwell.store import tables
@@ -41,21 +41,28 @@ def stage(job: Job, plan: GatePlan) -> Stage:
     """`gate` leaves `pairs.jsonl`, `served.json` and the signed `verdict.json`; `ROOT/gate` what promotion reads."""
 
     def work(before: Folders, out: Path) -> None:
-        held = list(row.read(before[TEACH] / JUDGED if TEACH in before else before[SPLIT] / HELD_OUT))
         model = model_file(before)
-        told = served(model, prompts(held), max_tokens=job.recipe.file.train.max_tokens, watch=watch(job, held))
-        pairs = pairs_of(held, told)
-        tables.write(out / PAIRS, map(msgspec.to_builtins, pairs))
-        usage = told.answer_usage
-        answered = Answered(told.answer_cpu_s, usage.input_tokens, usage.output_tokens)
-        (out / SERVED).write_bytes(msgspec.json.encode(answered))
+        if not (out / SERVED).exists():  # killed while it judged, it judges the very answers that it began with
+            answer(job, before, model, out)
+        pairs = [msgspec.convert(each, Pair) for each in tables.read(out / PAIRS)]
         folder = job.root / FOLDER
         trained_on = {each.prompt for each in learned_rows(before)}
         room.gate(folder, plan, pairs, model=sha256_of(model), key=signing_key(), trained_on=trained_on)
         (out / VERDICT).write_bytes((folder / FILE).read_bytes())
 
     key = signing_key()
-    return Stage(GATE, msgspec.json.encode((plan, key.id)), work)
+    return Stage(GATE, msgspec.json.encode((plan, key.id)), work, resumes=True)
+
+
+def answer(job: Job, before: Folders, model: Path, out: Path) -> None:
+    """Have the file answer what is held out: `pairs.jsonl`, then `served.json`."""
+    real = list(row.read(before[SPLIT] / HELD_OUT))
+    held = list(row.read(before[TEACH] / JUDGED)) if TEACH in before else real
+    told = served(model, prompts(held), max_tokens=job.recipe.file.train.max_tokens, watch=watch(job, held))
+    tables.write(out / PAIRS, map(msgspec.to_builtins, pairs_of(held, real, told)))
+    usage = told.answer_usage
+    answered = Answered(told.answer_cpu_s, usage.input_tokens, usage.output_tokens)
+    lay(out / SERVED, msgspec.json.encode(answered))
 
 
 def seal(job: Job, plan: GatePlan) -> room.Sealed:
@@ -82,14 +89,16 @@ def watch(job: Job, held: Sequence[Row]) -> Callable[[int], None]:
     return lambda done: job.allowed.progress(done, num, "the student answers")
 
 
-def pairs_of(held: Sequence[Row], told: Served) -> list[Pair]:
-    """Both answers to each prompt. A prompt that people answered several times has all their texts as references."""
+def pairs_of(held: Sequence[Row], real: Sequence[Row], told: Served) -> list[Pair]:
+    """Both answers to each prompt. References are `real` texts of it, never the one that stands for the teacher."""
     said = dict(zip(prompts(held), told.texts, strict=True))
-    texts: dict[str, list[str]] = {}
-    for each in held:
-        texts.setdefault(each.prompt, []).append(each.completion)
     first: Mapping[str, Row] = {each.prompt: each for each in reversed(held)}
+    texts: dict[str, list[str]] = {}
+    for each in real:
+        teachers = first.get(each.prompt)
+        if each.completion and teachers is not None and each.completion != teachers.completion:
+            texts.setdefault(each.prompt, []).append(each.completion)
     return [
-        Pair(each.id, prompt, said[prompt], each.completion, references=tuple(texts[prompt]))
+        Pair(each.id, prompt, said[prompt], each.completion, references=tuple(texts.get(prompt, ())))
         for prompt, each in sorted(first.items())
     ]
