@@ -23,7 +23,7 @@ def report(
     slices: tuple[str, ...] = (),
 ) -> Report:
     """`slices`: the values of the slot `kind` that passed, where not all did."""
-    plan = msgspec.to_builtins(GatePlan(margin=margin, slice_by="slot:kind" if slices else ""))
+    plan = msgspec.to_builtins(GatePlan(margin=margin, slices=slices, slice_by="slot:kind" if slices else ""))
     findings = [Finding(name, "right", "non-inferior", "by a test", 1, 1, margin) for name in slices]
     return Report(decision, reason, findings, plan, "0" * 64, "0" * 64, model, "2026-11-26T00:00:00+00:00")
 

@@ -251,6 +251,8 @@ def test_slices_that_are_known_from_the_prompt_pass_apart() -> None:
     assert judge(plan, rows[num:]).decision == "refuse"
     assert judge(plan, rows[:num]).decision == "promote"
     assert judge(plan, rows[: num - 1]).decision == "cannot tell"
+    with pytest.raises(ConfigError, match=r"gate\.slice_by: needs `slices`"):
+        msgspec.structs.replace(plan, slices=())
     with pytest.raises(ConfigError, match=r"gate\.slice_by: 'kind' names no function"):
         judge(msgspec.structs.replace(plan, slice_by="kind"), rows)
 

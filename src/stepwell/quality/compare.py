@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from stepwell.errors import DistillError
+from stepwell.errors import ConfigError, DistillError
 from stepwell.quality import paired, resample, text
 from stepwell.quality.judge import normal
 from stepwell.quality.slicing import slicer
@@ -59,6 +59,12 @@ class GatePlan(Section, frozen=True):
     """How many model files may be judged on the same pairs; alpha is divided among them."""
     resamples: Annotated[int, Meta(ge=100)] = 4000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError."""
+        if self.slice_by and not self.slices:
+            what = "needs `slices`: the names of those that are judged; a prompt of any other is never served"
+            raise ConfigError(what, field="gate.slice_by")
 
     @property
     def level(self) -> float:
