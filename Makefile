@@ -51,13 +51,14 @@ lint: $(VENV)/.test ## Put the code into its form, then lint it and check its ty
 	$(BIN)/ruff check --fix .
 	$(BIN)/mypy
 
-bench: $(VENV)/.test system edge/node_modules/.installed ## Cost and quality beside the peers; each last line is one JSON object
+bench: $(VENV)/.test $(VENV_TRAIN)/.train system edge/node_modules/.installed ## Cost and quality beside the peers; each last line is one JSON object
 	$(BIN)/python -m bench.gateway
 	$(BIN)/python -m bench.templates
 	$(BIN)/python -m bench.cache
+	$(VENV_TRAIN)/bin/python -m bench.distill
 
 clean: ## Take away what these targets made
-	rm -rf $(VENV) $(VENV_TRAIN) $(VENV_SERVE) .venv-litellm edge/node_modules stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV_TRAIN) $(VENV_SERVE) .venv-litellm .venv-trl edge/node_modules stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 # Servers, peers and tools of the tests and the benchmarks. What cannot be had is done without, and said so there. Debian
 # starts a server that it installs: not here, the tests start their own.
