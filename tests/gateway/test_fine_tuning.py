@@ -63,6 +63,7 @@ recipe, root = pathlib.Path(sys.argv[6]), pathlib.Path(sys.argv[8])
 tree = tomllib.loads(recipe.read_text())
 about = tree["about"].split()
 root.mkdir(exist_ok=True)
+(root.parent / "learned").write_bytes((root.parent / "training.jsonl").read_bytes())
 with (root.parent / "starts").open("a") as starts:
     starts.write("x")
 num_starts = len((root.parent / "starts").read_text())
@@ -112,6 +113,10 @@ class Tuned:
     @property
     def jobs(self) -> Path:
         return self.folder / "gateway" / "stepwell-data" / "fine-tuning" / "jobs"
+
+    def kept(self, name: str) -> list[str]:
+        """What of a job holds its tenant's rows."""
+        return [each for each in ("run", "training.jsonl", "validation.jsonl") if (self.jobs / name / each).exists()]
 
     def go(self, name: str) -> None:
         (self.jobs / name / "go").touch()
@@ -192,7 +197,7 @@ def test_a_job_from_upload_to_model(tuned: Tuned) -> None:
         )
         assert (Path(gate["folder"]) / gate["gguf"]).read_bytes() == b"GGUF"
         assert (Path(gate["promotion"]) / "verdict.json").read_text() == "signed"
-        waits(lambda: not (tuned.jobs / job.id / "run").exists())
+        waits(lambda: not tuned.kept(job.id))
         (checkpoint,) = ai.fine_tuning.jobs.checkpoints.list(job.id)
         assert (checkpoint.step_number, checkpoint.metrics.train_loss) == (2, 1.0)
         assert checkpoint.fine_tuned_model_checkpoint == done.fine_tuned_model
@@ -210,7 +215,7 @@ def test_a_job_from_upload_to_model(tuned: Tuned) -> None:
     assert tree["synth"]["held_out"] == [{"paths": ["validation.jsonl"]}]
     assert (tree["train"]["loss"], tree["train"]["rate"], tree["train"]["seed"]) == ("ce", 5e-4, 7)
     assert tree["gate"] == {"margin": 0.02}
-    rows = [json.loads(line) for line in (tuned.jobs / job.id / "training.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tuned.jobs / job.id / "learned").read_text().splitlines()]
     assert len(rows) == 12
     assert (rows[0]["prompt"], rows[0]["completion"]) == ("0?", "Yes.")
 
@@ -275,6 +280,21 @@ def test_cancel_pause_and_resume(tuned: Tuned) -> None:
             with pytest.raises(openai.BadRequestError, match="cancelled"):
                 late(job.id)
         assert not (tuned.jobs / second.id).exists()
+        waits(lambda: not tuned.kept(job.id))
+
+
+def test_rows_of_a_job_that_is_cancelled_while_it_pauses_go(tuned: Tuned) -> None:
+    with client(tuned("wait")) as ai:
+        job = create(ai)
+        until(ai, job.id, "running")
+        waits((tuned.jobs / job.id / "starts").exists)
+        ai.fine_tuning.jobs.pause(job.id)
+        pid = tuned.pid(job.id)
+        waits(lambda: not is_alive(pid))
+        time.sleep(6)
+        assert set(tuned.kept(job.id)) == {"run", "training.jsonl"}, "it may go on"
+        ai.fine_tuning.jobs.cancel(job.id)
+        waits(lambda: not tuned.kept(job.id))
 
 
 def test_a_gate_that_says_no(tuned: Tuned) -> None:
@@ -289,6 +309,7 @@ def test_a_run_that_fails_says_why(tuned: Tuned) -> None:
         done = until(ai, create(ai).id, "failed")
         assert done.error is not None
         assert (done.error.code, done.error.message) == ("training_failed", "recipe.toml:3: train.loss: no such loss")
+        waits(lambda: not tuned.kept(done.id))
         assert done.finished_at is not None
 
 

@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +24,8 @@ from stepwell.gateway.database import Database
 from stepwell.gateway.tuning import job_rows
 from stepwell.gateway.tuning.files import Files
 from stepwell.gateway.tuning.job_rows import Event, Failure, Job, Standing, Status, event
-from stepwell.gateway.tuning.prepare import RUN, prepared
+from stepwell.gateway.tuning.leftover import tidy
+from stepwell.gateway.tuning.prepare import prepared
 from stepwell.gateway.tuning.process import Process
 from stepwell.gateway.tuning.result import how, published
 from stepwell.gateway.tuning.speech import checkpoint, heard, table
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 JOBS = "jobs"
 POLL_S = 0.5
+TIDY_S = 5.0
 STOP_S = 10.0
 MOST_TRIES = 3
 MADE = (0, 1)
@@ -48,6 +49,7 @@ class Runner:
     def __init__(self, section: FineTuning, database: Database, files: Files) -> None:
         self.section, self.database, self.files = section, database, files
         self.folder = Path(section.folder)
+        self.tidied_s = -TIDY_S
 
     async def run(self) -> None:
         """Run what is in the line, for ever. Cancelled, it stops what runs."""
@@ -58,11 +60,18 @@ class Runner:
                     found = await self.database.run(job_rows.next_to_run)
                     if found is not None:
                         await self.see_to(found)
+                    await self.tidy()
                 except Exception:  # nothing that goes wrong with one job may end all others
                     log.exception("fine-tuning goes on")
                 await asyncio.sleep(POLL_S)
         finally:
             os.close(lock)
+
+    async def tidy(self) -> None:
+        """Now and then: let go of the rows of jobs that have ended."""
+        if monotonic() - self.tidied_s >= TIDY_S:
+            await asyncio.to_thread(tidy, self.folder / JOBS, self.database)
+            self.tidied_s = monotonic()
 
     async def only_one(self) -> int:
         """Wait to be the one that runs jobs."""
@@ -96,10 +105,6 @@ class Runner:
             code = error.code if isinstance(error, StepwellError) else "server_error"
             await self.fail(job, Failure(code, str(error)))
 
-    def run_of(self, job: Job) -> Path:
-        """Where a job's stages lie."""
-        return self.folder / JOBS / job.id / RUN
-
     async def begun(self, job: Job, process: Process) -> bool:
         """Start a job that waits; whether it still does. Raises StepwellError where it cannot be started."""
         await self.stop(process)  # one that was paused may still be on its way out
@@ -121,8 +126,6 @@ class Runner:
                 found, more = await self.listen(job.id, process)
             if found.status != "running":
                 await self.stop(process)
-                if found.status == "cancelled":
-                    await asyncio.to_thread(shutil.rmtree, self.run_of(job), ignore_errors=True)
                 return
             await asyncio.sleep(POLL_S if living else 0)
         await self.finish(found, process)
@@ -163,7 +166,6 @@ class Runner:
         changes |= {"result_files": (results,), "finished_s": time()}
         if await self.moved(job, "running", "succeeded", notes, changes=changes):
             await self.database.run(lambda database: job_rows.note(database, job.id, [made], job_rows.CHECKPOINT))
-            await asyncio.to_thread(shutil.rmtree, self.run_of(job), ignore_errors=True)  # what counts was copied
 
     async def try_again(self, found: Standing, status: int | None) -> None:
         """A run that was killed goes on; not for ever."""
