@@ -77,6 +77,20 @@ def test_the_budget_is_never_passed_and_what_was_paid_is_kept(kitchen: Kitchen) 
     assert len(kitchen.server.bodies) == 20
 
 
+def test_every_call_that_went_out_is_in_the_account(kitchen: Kitchen) -> None:
+    busy = iter(["503 Service Unavailable", "429 Too Many Requests"])
+
+    def say(body: dict[str, Any]) -> str | dict[str, Any]:
+        status = next(busy, "")
+        return {"status": status, "error": "busy"} if status else sentence(body)
+
+    kitchen.server.say = say
+    recipe = kitchen.load(SLOTS + "[synth.sampled]\nrows = 3\n", generator="concurrency = 1")
+    assert all(row.completion for row in make(recipe, kitchen.open(recipe)))
+    assert len(kitchen.server.bodies) == 5, "one question was asked three times"
+    assert Answers(kitchen.folder / "answers").spent().calls == 5
+
+
 def test_rows_that_are_not_answered_say_why(kitchen: Kitchen) -> None:
     faults: list[str | dict[str, Any]] = [
         {"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"},

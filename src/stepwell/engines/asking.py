@@ -11,12 +11,14 @@ from msgspec import Struct
 
 from stepwell.engines.answers import Answers, Budget, Kept, key_of
 from stepwell.engines.batches import Batches
+from stepwell.engines.http import worth_retrying
 from stepwell.engines.wire import WentAway
 from stepwell.errors import EngineBadReply, EngineError, EngineRefusal, EngineUnavailable
 from stepwell.protocols import Engine
 from stepwell.types import Caller, Request, Usage
 
 CALLER = Caller("campaign", "campaign")
+TRIES, PAUSE_S = 3, 0.1
 
 
 class Teacher(Struct, frozen=True):
@@ -53,6 +55,22 @@ async def asked(teacher: Teacher, body: bytes, answers: Answers, budget: Budget)
             raise
         await asyncio.to_thread(answers.keep, key, kept)
     return kept
+
+
+async def asked_again(teacher: Teacher, body: bytes, answers: Answers, budget: Budget) -> Kept:
+    """`asked`, and again where another try may fare better: a call of its own, since the one before may be paid for.
+
+    For an engine that does not try again itself. Raises what `asked` raises.
+    """
+    for attempt in range(TRIES):
+        try:
+            return await asked(teacher, body, answers, budget)
+        except EngineError as error:
+            if attempt == TRIES - 1 or not worth_retrying(error):
+                raise
+            wished_s = error.retry_after_s if isinstance(error, EngineRefusal) else None
+            await asyncio.sleep(PAUSE_S * 2**attempt if wished_s is None else wished_s)
+    raise EngineUnavailable("no try is allowed", engine=teacher.engine.name)
 
 
 def is_free(error: EngineError) -> bool:

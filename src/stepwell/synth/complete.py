@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import count
 from typing import TypeVar
 
-from stepwell.engines.asking import asked
+from stepwell.engines.asking import asked_again
 from stepwell.errors import DistillError, EngineRefusal
 from stepwell.synth.generator import Paid, question
 from stepwell.synth.reply import Said, no_answer, read, reasons
@@ -26,7 +26,7 @@ V = TypeVar("V")
 async def said(paid: Paid, body: bytes) -> Said:
     """Ask, or read what was answered before. Raises BudgetReached, EngineError."""
     try:
-        kept = await asked(paid.teacher, body, paid.answers, paid.budget)
+        kept = await asked_again(paid.teacher, body, paid.answers, paid.budget)
     except EngineRefusal as error:
         if error.status >= 500 or error.status in TRY_ELSEWHERE:  # noqa: PLR2004
             raise

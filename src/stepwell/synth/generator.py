@@ -68,7 +68,9 @@ def opened(recipe: Recipe, answers: Answers, budget: Budget, watch: Watch, *, i_
     if section.path:
         engine: Engine = Embedded("generator", embedded(section, recipe.path(section.path)))
     else:
-        engine = Http("generator", HttpEngine(url=section.url, model=section.model), key_from(section.key_env))
+        # Whether a call that failed was paid is seen call by call: the engine itself must not try again.
+        config = HttpEngine(url=section.url, model=section.model, retries=0)
+        engine = Http("generator", config, key_from(section.key_env))
     return paying(recipe, engine, answers, budget, watch)
 
 
