@@ -52,8 +52,6 @@ def measure(*, quick: bool = False) -> dict[str, Any]:
     for seed in SEEDS[:1] if quick else SEEDS:
         for name, arm in of_seed(replace(base, seed=seed)).items():
             arms.setdefault(name, []).append(arm)
-            told = arm.scores
-            print(f"seed {seed}, {name}: BLEU {told.bleu:.2f}, slot errors {told.ser:.2%}", flush=True)
     ce_s = mean(arm.step_cpu_s for arm in arms["ce"])
     return {"losses": {name: row(found, ce_s) for name, found in arms.items()}}
 
@@ -71,10 +69,10 @@ def of_seed(plan: Plan) -> dict[str, Arm]:
     """Every loss, one seed."""
     few = e2e.shuffled(e2e.human(), NUM_LOW, 0)
     rows = e2e.taught(few, e2e.new_prompts([pair.mr for pair in few], NUM_NEW_LOW, 0))
-    return {name: arm(replace(plan, **said), rows, alone="alone" in name) for name, said in ARMS}
+    return {name: arm(replace(plan, **said), rows, name) for name, said in ARMS}
 
 
-def arm(plan: Plan, of: Set, *, alone: bool) -> Arm:
+def arm(plan: Plan, of: Set, title: str) -> Arm:
     """Train one student and score it."""
     teacher = load(e2e.TEACHER)
     name, _ = parsed(plan.loss)
@@ -85,10 +83,13 @@ def arm(plan: Plan, of: Set, *, alone: bool) -> Arm:
         means["sparse"] = e2e.sparse(of, teacher)
     elif name == "sampled":
         means["sparse"] = SparseRows.open(drawn(of), teacher.tokenizer_hash)
-    learned = [each for each in of.rows if each.id.startswith("human")] if alone else of.rows
+    learned = [each for each in of.rows if each.id.startswith("human")] if "alone" in title else of.rows
     with tempfile.TemporaryDirectory() as out:
         model, done = e2e.student(plan, learned, Path(out) / "run", **means)
-    return Arm(e2e.measured(model), done.cpu_s / done.steps)
+    told = e2e.measured(model)
+    errors = f"slot errors {told.ser:.2%}"
+    print(f"seed {plan.seed}, {title}: BLEU {told.bleu:.2f}, {errors}, {done.cpu_s:.0f} CPU-s", flush=True)
+    return Arm(told, done.cpu_s / done.steps)
 
 
 def drawn(of: Set) -> Path:
