@@ -50,8 +50,8 @@ class TeacherSection(Section, frozen=True):
 
     @property
     def engine(self) -> HttpEngine:
-        """The engine that this describes."""
-        return HttpEngine(url=self.url, model=self.model, key_env=self.key_env)
+        """The engine that this describes; every try is a call of its own in the account, so it tries nothing again."""
+        return HttpEngine(url=self.url, model=self.model, key_env=self.key_env, retries=0)
 
 
 class WriterSection(Section, frozen=True):

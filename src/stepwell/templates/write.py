@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from stepwell.engines.answers import Answers, Budget, Spent
-from stepwell.engines.asking import Teacher, asked
+from stepwell.engines.asking import Teacher, asked_again
 from stepwell.engines.batched import batched
 from stepwell.templates import prompt
 from stepwell.templates.check import check
@@ -56,5 +56,5 @@ async def _together(teacher: Teacher, questions: Sequence[bytes], answers: Answe
 
 async def _asked(teacher: Teacher, body: bytes, answers: Answers, budget: Budget) -> list[str]:
     """The sources in the teacher's answer, from the folder where it was paid for before."""
-    kept = await asked(teacher, body, answers, budget)
+    kept = await asked_again(teacher, body, answers, budget)
     return prompt.answered(bytes(kept.body))
