@@ -25,7 +25,7 @@ class SplitSection(Section, frozen=True):
     """`[split]`: what of the real rows is not learned from. Chosen by the prompt: the same prompts in every run."""
 
     held_out: Share = 0.2
-    """For the gate; none where `train.dev` or `synth.held_out` names rows for it."""
+    """For the gate; none where `synth.held_out` names rows for it."""
     dev: Share = 0.05
     """Of the rows to learn from: which weights are the best is decided on these."""
     most_dev: Annotated[int, Meta(ge=1)] = 256
