@@ -81,7 +81,12 @@ SETTINGS = InteractSection(
 )
 FULL = Size(SEEDS, 8_000, BASE, SETTINGS, 10_000, 250)
 QUICK = Size(
-    (0,), 2_000, replace(BASE, steps=250), replace(SETTINGS, rounds=1, train=replace(ROUND, steps=150)), 100, 50
+    (0,),
+    1_000,
+    replace(BASE, steps=250),
+    replace(SETTINGS, rounds=1, practice=300, train=replace(ROUND, steps=150)),
+    100,
+    50,
 )
 
 
