@@ -379,6 +379,15 @@ def test_a_gguf_file_teaches_for_nothing(tmp_path: Path) -> None:
     assert "The Eagle" in [*kept(tmp_path), *kept(tmp_path, "apart")][0]["completion"]
 
 
+def test_another_gguf_file_of_the_same_name_is_asked_anew(tmp_path: Path) -> None:
+    file = tmp_path / "teacher.gguf"
+    how = TeacherSection(path=str(file), max_tokens=48)
+    asked = [{"id": "a", "prompt": "name[The Eagle], eatType[pub], food[Thai]"}]
+    for more, calls in ((b"", 1), (b"", 1), (b"\0", 2)):
+        file.write_bytes(WRITER.read_bytes() + more)
+        assert taught(tmp_path, how, asked).calls == calls
+
+
 def test_a_gguf_files_log_probabilities_are_stored(tmp_path: Path) -> None:
     from stepwell.distill.chat import words_of  # noqa: PLC0415
     from stepwell.distill.sparse import SparseRows  # noqa: PLC0415

@@ -11,6 +11,7 @@ from random import uniform
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from stepwell.config import EmbeddedEngine, HttpEngine
 from stepwell.distill.answered import WINDOW, Reader, Wanted, wanted
@@ -22,12 +23,14 @@ from stepwell.engines.batches import Batches
 from stepwell.engines.http import Http, OurKeyRefused
 from stepwell.errors import ConfigError, DistillError, EngineError, EngineRefusal
 from stepwell.ledger import prices
+from stepwell.quality.files import sha256_of
 from stepwell.types import Usage
 
 TRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S = 5, 0.2, 20.0
 TRY_AGAIN = (408, 409, 425, 429)
 OF_THE_ACCOUNT = (402, 404)
 """Refusals that the next question would meet, too."""
+HASH_CHARS = 12
 NO_BREAKER = 1_000_000
 """Failures in a row before the engine gives up: tries are counted here."""
 FIRST_BATCH, BATCH_GROWTH = 32, 8
@@ -45,7 +48,15 @@ def given(job: Job, rows: Sequence[Mapping[str, Any]]) -> Asked:
 
     What was answered until then is kept, and paid for once.
     """
-    return asyncio.run(_given(job, rows))
+    return asyncio.run(_given(told_apart(job), rows))
+
+
+def told_apart(job: Job) -> Job:
+    """A file's name says which file it is: the answers of another one of the same name are not its own."""
+    if not job.section.path:
+        return job
+    name = f"{job.section.name}@{sha256_of(job.path(job.section.path))[:HASH_CHARS]}"
+    return replace(job, section=replace(job.section, model=name))
 
 
 async def _given(job: Job, rows: Sequence[Mapping[str, Any]]) -> Asked:
