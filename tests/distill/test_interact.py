@@ -236,3 +236,9 @@ def test_every_lesson_says_where_it_comes_from(tmp_path: Path) -> None:
     assert repaired.generator_rev == "1"
     assert repaired.rejected
     assert "near is missing" in repaired.critique
+
+
+def test_a_teacher_that_is_asked_in_other_words_is_asked_anew(tmp_path: Path) -> None:
+    for how in (b"", b'{"ask": "Tell me of {prompt}"}', b""):
+        interact(job(tmp_path, section(rounds=1), ByHeart(), Writer(), how=how))
+    assert len(list(tmp_path.glob("round-01-*"))) == 2

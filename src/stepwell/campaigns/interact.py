@@ -68,6 +68,7 @@ def interacted(recipe: Recipe, root: Path, allowed: Allowed) -> Interaction:
         verify=verifier(section.verifier, field="interact.verifier"),
         tell=tell,
         teacher=name,
+        how=msgspec.json.encode(teacher),
         spent=answers.spent,
         pupil=Student(section, allowed.device, allowed.progress),
         watch=allowed.watch,

@@ -68,6 +68,8 @@ class Job(Struct, frozen=True, kw_only=True):
     tell: Tell
     teacher: str
     """Name and revision of the teacher, `name@revision`."""
+    how: bytes = b""
+    """How it is asked: rounds that were begun with other words are not gone on with."""
     spent: Callable[[], Spent]
     pupil: Pupil
     watch: Callable[[str, Round | None], Any] = lambda _what, _round: None
@@ -209,7 +211,7 @@ def digest_of(job: Job, number: int) -> str:
         job.pupil.revision(job.student).encode(),
         msgspec.json.encode([sorted(job.prompts), sorted(job.held_new), sorted(job.held_old)]),
         digest(job.old).encode(),
-        job.teacher.encode(),
+        job.teacher.encode() + job.how,
         str(number).encode(),
     )
     return sha256(b"\0".join(parts)).hexdigest()[:HASH_CHARS]
