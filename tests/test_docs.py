@@ -16,7 +16,9 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 
 TABLES = [
-    each for each in Section.__subclasses__() if each.__module__.startswith("stepwell.config") and each is not config.Config
+    each
+    for each in Section.__subclasses__()
+    if each.__module__.startswith("stepwell.config") and each is not config.Config
 ]
 
 

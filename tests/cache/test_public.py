@@ -18,12 +18,12 @@ from conftest import ROOT
 from stepwell.cache.exact import Exact, Held
 from stepwell.cache.fresh import Terms
 from stepwell.cache.key import key, scope
-from stepwell.facts.personal import is_card, personal
 from stepwell.cache.public import Asked, by_hash, by_question, offer, unfit, voted, voter
 from stepwell.cache.rows import AnswerRow
 from stepwell.cache.tags import Tags
 from stepwell.client import digest
 from stepwell.errors import BadRequest
+from stepwell.facts.personal import is_card, personal
 from stepwell.gateway import openai
 from stepwell.store.memory import Memory
 from stepwell.store.memory_store import MemoryStore

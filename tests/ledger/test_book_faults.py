@@ -20,8 +20,8 @@ from msgspec.structs import astuple
 from stepwell.errors import EngineTimeout
 from stepwell.ledger.entry import MOST_TOKENS, entry
 from stepwell.ledger.file import SCHEMA, File
-from stepwell.ledger.pipe import COMMAND, encode
 from stepwell.ledger.listen import LENGTH
+from stepwell.ledger.pipe import COMMAND, encode
 from stepwell.ledger.scribe import answer
 from stepwell.types import Usage
 

@@ -20,11 +20,11 @@ from msgspec import Struct
 
 from stepwell.cache.exact import Exact
 from stepwell.cache.fresh import Terms
-from stepwell.facts.personal import personal
 from stepwell.cache.rows import AnswerRow, KeyRow, encode
 from stepwell.cache.tags import tag_of
 from stepwell.engines.replay import in_form
 from stepwell.engines.texts import answered_text
+from stepwell.facts.personal import personal
 from stepwell.protocols import Store
 from stepwell.types import Caller, Kind
 
