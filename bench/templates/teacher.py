@@ -29,6 +29,10 @@ class Teacher:
     say: Callable[[dict[str, Any]], Any] | None = None
     """Answers in place of the templates: a chat completion, or an error's status."""
     batches: bool = False
+    dead: bool = False
+    """End batches without an answer."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Paths that are refused, with the status."""
     files: dict[str, bytes] = field(default_factory=dict)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -92,7 +96,7 @@ def teaching(**how: Any) -> Iterator[Teacher]:
 
         def reply(self, told: Any, status: int = 200) -> None:
             data = told if isinstance(told, bytes) else json.dumps(told).encode()
-            self.send_response(status)
+            self.send_response(teacher.refused.get(self.path, status))
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -140,7 +144,9 @@ def teaching(**how: Any) -> Iterator[Teacher]:
 def finished(teacher: Teacher, name: str) -> dict[str, Any]:
     """A batch's state; it is done when it is looked at."""
     job = teacher.jobs[name]
-    if job["status"] != "completed":
+    if teacher.dead:
+        job["status"] = "failed"
+    elif job["status"] != "completed":
         lines = [json.loads(line) for line in teacher.files[job["input"]].splitlines()]
         done = [
             {"custom_id": line["custom_id"], "response": {"status_code": 200, "body": answer(teacher, line["body"])}}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.templates.teacher import Teacher, completion, teaching
+from bench.templates.teacher import Teacher, completion, finished, teaching
 
 from conftest import WRITER
 from stepwell.cli.main import main
@@ -124,6 +124,64 @@ def test_in_batches_nothing_is_paid_twice_and_the_budget_holds(tmp_path: Path) -
         assert made.num_kept == 45
         assert taught(tmp_path, how, rows(50)).complete
         assert teacher.calls == 50
+
+
+def test_a_batch_that_ends_without_answers_costs_nothing_and_is_not_waited_for_again(tmp_path: Path) -> None:
+    budget = Budget(usd=50 * 70 * USD)  # no more than the batch may cost
+    with teaching(say=echo, batches=True, dead=True) as teacher:
+        how = section(teacher, batches=True)
+        with pytest.raises(EngineError, match=r"ended as failed without an answer; run again"):
+            taught(tmp_path, how, rows(30), budget)
+        assert Answers(tmp_path / "answers").spent().usd == pytest.approx(0)
+        teacher.dead = False
+        assert taught(tmp_path, how, rows(30), budget).complete
+        assert teacher.calls == 30
+
+
+def test_a_batch_that_died_after_a_kill_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with teaching(say=echo, batches=True) as teacher:
+        how = section(teacher, batches=True)
+        with monkeypatch.context() as patch:
+            patch.setattr("stepwell.engines.batches.Batches.fetch", killed)
+            with pytest.raises(KeyboardInterrupt):
+                taught(tmp_path, how, rows(30))
+        assert Answers(tmp_path / "answers").spent().usd > 0
+        (begun,) = teacher.jobs.values()
+        begun["status"] = "failed"
+        finish = "bench.templates.teacher.finished"
+        monkeypatch.setattr(finish, lambda told, name: begun if name == begun["id"] else finished(told, name))
+        made = taught(tmp_path, how, rows(30))
+        assert (made.complete, teacher.calls) == (True, 30)
+        assert made.usd == pytest.approx(30 * USD)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "free"),
+    [("/v1/files", 500, True), ("/v1/batches", 429, True), ("/v1/batches", 502, False)],
+)
+def test_a_batch_that_was_surely_not_begun_costs_nothing(tmp_path: Path, path: str, status: int, *, free: bool) -> None:
+    with teaching(say=echo, batches=True, refused={path: status}) as teacher:
+        how = section(teacher, batches=True)
+        with pytest.raises(EngineError, match=str(status)):
+            taught(tmp_path, how, rows(30))
+        assert (Answers(tmp_path / "answers").spent().usd < USD) is free
+        teacher.refused.clear()
+        assert taught(tmp_path, how, rows(30)).complete
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_model_of_the_same_name_at_another_server_is_asked_anew(tmp_path: Path, *, batches: bool) -> None:
+    with (
+        teaching(say=echo, batches=batches) as first,
+        teaching(say=lambda body: said(body, "No."), batches=batches) as second,
+    ):
+        for teacher in (first, second, second):
+            taught(tmp_path, section(teacher, batches=batches), rows(3))
+        assert (first.calls, second.calls) == (3, 3)
+    assert {row["completion"] for row in kept(tmp_path)} == {"No."}
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from generating import SEEDS, Kitchen, kitchen_in, sentence
 
 from conftest import Upstream
-from stepwell.engines.answers import Answers, Budget, BudgetReached
+from stepwell.engines.answers import Answers, Budget, BudgetReached, Kept
 from stepwell.errors import ConfigError, DistillError, EngineError, StoreError
-from stepwell.synth.generator import opened
+from stepwell.synth.generator import keys, opened
 from stepwell.synth.make import make
 from stepwell.synth.recipe import load
 from stepwell.synth.row import lacks
@@ -254,3 +255,13 @@ def test_a_generator_whose_terms_restrict_training_needs_your_word(kitchen: Kitc
         opened(recipe, answers, Budget(), lambda _done, _all, _usd: None)
     opened(recipe, answers, Budget(), lambda _done, _all, _usd: None, i_may=True)
     assert not kitchen.server.bodies
+
+
+def test_a_generator_of_the_same_name_at_another_server_is_asked_anew(kitchen: Kitchen) -> None:
+    recipe = kitchen.load()
+    paid, body = kitchen.open(recipe)(), b'{"model": "writer"}'
+    paid.answers.begin(paid.teacher.key_of(body), 0.0, Budget())
+    paid.answers.keep(paid.teacher.key_of(body), Kept(msgspec.Raw(b"{}"), 0.0))
+    assert keys(paid, [body])[:2] == (1, 0)
+    elsewhere = msgspec.structs.replace(paid, teacher=msgspec.structs.replace(paid.teacher, origin="http://other/v1"))
+    assert keys(elsewhere, [body])[:2] == (0, 1)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from stepwell.config import EmbeddedEngine, HttpEngine
 from stepwell.distill.answered import WINDOW, Reader, Wanted, wanted
 from stepwell.distill.teach import Asked, Job, Outcome, TeacherSection
-from stepwell.engines.answers import BudgetReached, Kept, key_of
+from stepwell.engines.answers import BudgetReached, Kept
 from stepwell.engines.asking import Teacher, asked
 from stepwell.engines.batched import batched
 from stepwell.engines.batches import Batches
@@ -156,7 +156,7 @@ class Asking:
                 if isinstance(error, OurKeyRefused) or error.status in OF_THE_ACCOUNT or attempt == TRIES - 1:
                     raise
                 if error.status < 500 and error.status not in TRY_AGAIN:  # noqa: PLR2004
-                    self.refused[key_of(body)] = f"the server will not take it: {error.status}"
+                    self.refused[self.teacher.key_of(body)] = f"the server will not take it: {error.status}"
                     self.note("not taken")
                     return None
                 pause_s = error.retry_after_s
@@ -181,7 +181,7 @@ class Asking:
 
     def outcome(self, question: Wanted) -> Outcome | None:
         """What became of a row; None where it was not asked."""
-        key = key_of(question.body)
+        key = self.teacher.key_of(question.body)
         if key in self.refused:
             return Outcome(question.row, question.at, self.refused[key])
         kept = self.answers.get(key)
@@ -195,9 +195,10 @@ class Asking:
     def forget(self) -> None:
         """Drop the answers that were no use, so that they are asked for anew."""
         for question in self.questions:
-            kept = self.answers.get(key_of(question.body))
+            key = self.teacher.key_of(question.body)
+            kept = self.answers.get(key)
             if kept is not None and self.reader.fault(bytes(kept.body)):
-                self.answers.drop(key_of(question.body))
+                self.answers.drop(key)
 
 
 def opened(section: TeacherSection, path: str) -> Teacher:
@@ -214,7 +215,8 @@ def opened(section: TeacherSection, path: str) -> Teacher:
     if section.key_env and not key:
         raise ConfigError(f"the environment variable {section.key_env} holds no key", field="teacher.key_env")
     batches = Batches(section.url, key) if section.batches else None
-    return Teacher(Http("teacher", config, bearer(key)), section.model, usd_of, section.max_tokens, batches)
+    engine = Http("teacher", config, bearer(key))
+    return Teacher(engine, section.model, usd_of, section.max_tokens, batches, section.url)
 
 
 def free(_: Usage | None) -> float:

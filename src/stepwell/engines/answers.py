@@ -58,9 +58,9 @@ class BudgetReached(StepwellError):  # noqa: N818 - an outcome, said as one
     code = "budget_reached"
 
 
-def key_of(body: bytes) -> str:
-    """The name of a question."""
-    return sha256(body).hexdigest()
+def key_of(body: bytes, origin: str = "") -> str:
+    """The name of a question; with `origin`, of a question to one server: another one of that name says otherwise."""
+    return sha256(f"{origin}\0".encode() + body if origin else body).hexdigest()
 
 
 class Answers:

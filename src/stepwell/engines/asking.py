@@ -31,6 +31,12 @@ class Teacher(Struct, frozen=True):
     """How long an answer may be."""
     batches: Batches | None = None
     """Asked first, where the teacher has a batch interface."""
+    origin: str = ""
+    """The server's URL, where another one may have a model of this name; empty: answers are kept by model alone."""
+
+    def key_of(self, body: bytes) -> str:
+        """The name of a question to this teacher."""
+        return key_of(body, self.origin)
 
     def most_usd(self, num_bytes: int) -> float:
         """The most that a question can cost: no token is shorter than a byte, no answer longer than its limit."""
@@ -43,7 +49,7 @@ async def asked(teacher: Teacher, body: bytes, answers: Answers, budget: Budget)
     Raises BudgetReached before a call that could pass the budget; EngineError, after which nothing is owed where the
     server surely charges nothing.
     """
-    key = key_of(body)
+    key = teacher.key_of(body)
     kept = answers.get(key)
     if kept is None:
         await asyncio.to_thread(answers.begin, key, teacher.most_usd(len(body)), budget)

@@ -12,12 +12,16 @@ from secrets import token_hex
 import msgspec
 from msgspec import Struct
 
-from stepwell.errors import EngineBadReply, EngineError, EngineUnavailable
+from stepwell.errors import EngineBadReply, EngineRefusal, EngineUnavailable
 
 PATH = "/v1/chat/completions"
 TIMEOUT_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 60.0
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+
+
+class NothingAnswered(EngineBadReply):
+    """A batch ended as a whole without an answer: it will never have one, and costs nothing."""
 
 
 class Batches(Struct, frozen=True):
@@ -26,29 +30,38 @@ class Batches(Struct, frozen=True):
     url: str
     key: str = ""
 
-    def submit(self, questions: Mapping[str, bytes]) -> str:
-        """Hand in chat requests by name; the batch's id. Raises EngineError, EngineUnavailable where there is none."""
+    def upload(self, questions: Mapping[str, bytes]) -> str:
+        """Lay chat requests down by name; the file's id. Nothing is begun, or owed, by that. Raises EngineError."""
         lines = (
             {"custom_id": name, "method": "POST", "url": PATH, "body": msgspec.Raw(body)}
             for name, body in questions.items()
         )
         data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-        uploaded = self.asked("/files", *form(data))
-        asked = {"input_file_id": uploaded["id"], "endpoint": PATH, "completion_window": "24h"}
-        return str(self.asked("/batches", json.dumps(asked).encode(), "application/json")["id"])
+        return self.made("/files", *form(data))
+
+    def begin(self, file: str) -> str:
+        """Begin the batch of a file; its id. Raises EngineError: EngineRefusal where it surely was not begun."""
+        asked = {"input_file_id": file, "endpoint": PATH, "completion_window": "24h"}
+        return self.made("/batches", json.dumps(asked).encode(), "application/json")
 
     def fetch(self, batch: str, pause: Callable[[float], None] = time.sleep) -> dict[str, bytes]:
-        """Wait for a batch; its good replies by name. Raises EngineError."""
+        """Wait for a batch; its good replies by name. Raises EngineError: NothingAnswered where it has none."""
         wait_s = FIRST_PAUSE_S
         while (state := self.asked(f"/batches/{batch}")).get("status") not in ENDED:
             pause(wait_s)
             wait_s = min(LONGEST_PAUSE_S, wait_s * 1.5)
         file = state.get("output_file_id")
         if not file:
-            raise EngineBadReply(
-                f"the batch {batch} ended as {state.get('status')} without an answer", engine="batches"
-            )
+            what = f"the batch {batch} ended as {state.get('status')} without an answer"
+            raise NothingAnswered(f"{what}; run again to ask anew", engine="batches")
         return dict(answers(self.bytes_of(f"/files/{file}/content")))
+
+    def made(self, path: str, data: bytes, kind: str) -> str:
+        """The id of what one request made."""
+        told = self.asked(path, data, kind)
+        if "id" not in told:
+            raise EngineBadReply(f"{path}: the reply names no id", engine="batches")
+        return str(told["id"])
 
     def asked(self, path: str, data: bytes | None = None, kind: str = "") -> dict[str, object]:
         """One request's JSON."""
@@ -69,8 +82,9 @@ class Batches(Struct, frozen=True):
                 return bytes(reply.read())
         except urllib.error.HTTPError as error:
             with error:
-                what = f"{path}: {error.code} {error.read()[:200].decode(errors='replace')}"
-            raise EngineError(what, engine="batches") from error
+                said = error.read()
+            what = f"{path}: {error.code} {said[:200].decode(errors='replace')}"
+            raise EngineRefusal(what, engine="batches", status=error.code, body=said) from error
         except OSError as error:
             raise EngineUnavailable(f"{path}: {error}", engine="batches") from error
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from stepwell.config import EmbeddedEngine, HttpEngine
 from stepwell.engines import terms
-from stepwell.engines.answers import Answers, Budget, key_of
+from stepwell.engines.answers import Answers, Budget
 from stepwell.engines.asking import Teacher
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http
@@ -96,7 +96,7 @@ def paying(recipe: Recipe, engine: Engine, answers: Answers, budget: Budget, wat
         teacher = Teacher(engine, f"{name}@{revision}", free, section.max_tokens)
         return Paid(section, teacher, name, revision, recipe.synth.filters, answers, budget, watch)
     usd_of = free if section.free else prices.price_of(prices.load(), section.price or section.model).of
-    teacher = Teacher(engine, section.model, usd_of, section.max_tokens)
+    teacher = Teacher(engine, section.model, usd_of, section.max_tokens, origin=section.url)
     return Paid(section, teacher, section.model, section.revision, recipe.synth.filters, answers, budget, watch)
 
 
@@ -158,7 +158,7 @@ def check(paid: Paid, text: str, instructions: str) -> bytes:
 
 def keys(paid: Paid, bodies: Iterable[bytes]) -> tuple[int, int, float]:
     """How many of some questions are answered already, how many are not, and the most that these may cost, USD."""
-    distinct = {key_of(body): body for body in bodies}
+    distinct = {paid.teacher.key_of(body): body for body in bodies}
     open_ = [body for key, body in distinct.items() if paid.answers.get(key) is None]
     most = sum(paid.teacher.most_usd(len(body)) for body in open_)
     return len(distinct) - len(open_), len(open_), most
