@@ -19,11 +19,26 @@ CREATE TABLE IF NOT EXISTS stored (
 );
 CREATE INDEX IF NOT EXISTS stored_by_tenant ON stored (tenant, number);
 CREATE INDEX IF NOT EXISTS stored_by_time ON stored (at_s);
+CREATE TABLE IF NOT EXISTS held (tenant TEXT PRIMARY KEY, bytes INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS held_by_bytes ON held (bytes);
+INSERT INTO held SELECT tenant, sum(length(completion) + length(messages)) FROM stored
+    WHERE NOT EXISTS (SELECT 1 FROM held) GROUP BY tenant;
+CREATE TRIGGER IF NOT EXISTS stored_more AFTER INSERT ON stored BEGIN
+    INSERT INTO held VALUES (new.tenant, length(new.completion) + length(new.messages))
+        ON CONFLICT (tenant) DO UPDATE SET bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER IF NOT EXISTS stored_less AFTER DELETE ON stored BEGIN
+    UPDATE held SET bytes = bytes - length(old.completion) - length(old.messages) WHERE tenant = old.tenant;
+END;
 """
 INSERT = "INSERT OR IGNORE INTO stored VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"
 HAS_PAIR = " AND EXISTS (SELECT 1 FROM json_each(stored.metadata) WHERE key = ? AND value = ?)"
-OLDEST = "DELETE FROM stored WHERE number IN (SELECT number FROM stored ORDER BY number LIMIT ?)"
-AT_A_TIME = 200
+OLDEST_OF_MOST = """
+DELETE FROM stored WHERE number = (
+    SELECT min(number) FROM stored WHERE tenant = (SELECT tenant FROM held ORDER BY bytes DESC LIMIT 1)
+)
+"""
+"""Whoever holds most lets go: nobody who floods the file takes what others hold within their share."""
 
 decode = msgspec.json.Decoder().decode
 encode = msgspec.json.Encoder().encode
@@ -43,11 +58,11 @@ class Row(Struct, frozen=True, array_like=True):
 
 
 def insert(database: sqlite3.Connection, rows: Sequence[Row], *, keep_s: float, limit_bytes: int) -> None:
-    """Keep some answers; let the oldest go where they pass the limits."""
+    """Keep some answers; past the limit, the tenant that holds most lets its oldest go."""
     database.executemany(INSERT, [msgspec.structs.astuple(row) for row in rows])
     if rows:
         database.execute("DELETE FROM stored WHERE at_s < ?", (rows[-1].at_s - keep_s,))
-    while num_bytes(database) > limit_bytes and database.execute(OLDEST, (AT_A_TIME,)).rowcount:
+    while num_bytes(database) > limit_bytes and database.execute(OLDEST_OF_MOST).rowcount:
         continue
 
 
