@@ -27,7 +27,7 @@ from stepwell.quality.verify import Verify, verifier
 from stepwell.signing import new_key, trusted
 from stepwell.steps.descend import descend
 from stepwell.steps.occupied import Occupied
-from stepwell.steps.specialist import Specialist, question
+from stepwell.steps.specialist import MOST_PROMPT_LETTERS, Asked, Specialist, question
 from stepwell.steps.stand import Stand
 from stepwell.steps.trial import Trial, by_judge, by_verifier, reserved, ruled
 from stepwell.types import Answer, Chunk, Defer, Evidence, Outcome, Proposal, Request, Ruling, Settled, Usage
@@ -292,6 +292,11 @@ async def test_only_slices_that_passed_are_answered(tmp_path: Path) -> None:
     told = await specialist.propose(asks("kind[cafe]"))
     assert isinstance(told, Defer)
     assert told.reason == "writer: the slice 'cafe' did not pass the gate"
+
+
+def test_a_prompt_without_end_is_not_its_task() -> None:
+    assert isinstance(question(asks("x" * MOST_PROMPT_LETTERS), 256), Asked)
+    assert question(asks("x" * (MOST_PROMPT_LETTERS + 1)), 256) == "the prompt is longer than 32768 letters"
 
 
 @pytest.mark.parametrize(("stage", "share"), [("shadow", 0), ("canary", 0.02 * 0.3), ("live", 0.02)])

@@ -43,6 +43,8 @@ LIMITS = ("max_tokens", "max_completion_tokens")
 BYTES_A_TOKEN = 4
 """For what the large model would have cost, whose tokens are not the student's; marked as estimated."""
 CHANCE_BYTES = 8
+MOST_PROMPT_LETTERS = 32_768
+"""A longer prompt is none for a small model, nor for what looks at it on the event loop: slices and verifier."""
 
 decode = msgspec.json.Decoder(dict[str, Any]).decode
 Price = Callable[[Usage | None, float], float]
@@ -207,5 +209,7 @@ def question(request: Request, most_tokens: int) -> Asked | str:
     text = only_text(messages[0].get("content"))
     if text is None or not text.strip():
         return "the message is no text alone"
+    if len(text) > MOST_PROMPT_LETTERS:
+        return f"the prompt is longer than {MOST_PROMPT_LETTERS} letters"
     limits = [fields[name] for name in LIMITS if isinstance(fields.get(name), int)]
     return Asked(text, min([most_tokens, *limits]))
