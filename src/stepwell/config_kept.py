@@ -21,7 +21,7 @@ class Stored(Section, frozen=True):
     """Empty: nothing is stored, whoever asks for it."""
     keep_days: Days = 30.0
     file_bytes: Count = 1024 * 1024 * 1024
-    """Where more would be stored, the oldest are let go."""
+    """Where more would be stored, the tenant that holds most lets its oldest go."""
     flush_ms: Count = 200
     """A kill loses at most the answers of this time."""
 
@@ -69,6 +69,8 @@ class FineTuning(Section, frozen=True):
     """Of all files of one tenant."""
     max_waiting: Count = 16
     """Jobs of one tenant that wait or run."""
+    max_steps: Count = 20_000
+    """Steps that the `n_epochs` of one job may come to."""
     budget_usd: Usd = 0.0
     """What one job may pay its teacher."""
     licence: str = "other"

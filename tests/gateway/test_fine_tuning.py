@@ -484,6 +484,15 @@ def test_lists_of_jobs(tuned: Tuned) -> None:
             ai.fine_tuning.jobs.list(after="ftjob-x")
 
 
+def test_a_job_of_too_many_steps_is_refused(tuned: Tuned) -> None:
+    with client(tuned(more="max_steps = 20")) as ai:
+        with pytest.raises(openai.BadRequestError, match=r"comes to .* steps, and 20 is the most") as caught:
+            create(ai, hyperparameters={"n_epochs": 50})
+        assert caught.value.param == "hyperparameters.n_epochs"
+        assert list(ai.fine_tuning.jobs.list()) == []
+        until(ai, create(ai, hyperparameters={"n_epochs": 1}).id, "succeeded")
+
+
 def test_a_recipe_that_is_not_there_is_told_at_the_start(tuned: Tuned) -> None:
     with pytest.raises(pytest.fail.Exception, match=r"fine_tuning.*there is no recipe 'nowhere.toml'"):
         tuned.serve(SCRIPTED + '[fine_tuning]\nmodels = { writer = "nowhere.toml" }\n', name="second")

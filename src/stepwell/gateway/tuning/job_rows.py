@@ -32,6 +32,8 @@ CREATE INDEX IF NOT EXISTS events_by_job ON events (job, kind, number);
 Event = dict[str, Any]
 EVENT, CHECKPOINT = "event", "checkpoint"
 NOTHING: Mapping[str, Any] = {}
+LATELY_S = 86_400.0
+"""Runs of this time count where it is decided whose turn is next."""
 
 encode = msgspec.json.Encoder().encode
 
@@ -112,12 +114,15 @@ def named(database: sqlite3.Connection, name: str) -> Standing | None:
 
 
 def next_to_run(database: sqlite3.Connection) -> Standing | None:
-    """The job that is running, else the first in the line."""
-    return standing(
-        database.execute(
-            f"{SELECT} WHERE status IN ('running', 'queued') ORDER BY status = 'queued', number LIMIT 1"
-        ).fetchone()
-    )
+    """The job that is running; else of those in the line the first of the tenant with the fewest runs lately."""
+    runs = """
+        SELECT count(*) FROM jobs AS run
+        WHERE run.tenant = jobs.tenant AND run.id != jobs.id AND json_extract(run.job, '$.started_s') > ?
+    """
+    order = f"status = 'queued', ({runs}), number"
+    where = "status IN ('running', 'queued')"
+    found = database.execute(f"{SELECT} WHERE {where} ORDER BY {order} LIMIT 1", (time() - LATELY_S,))
+    return standing(found.fetchone())
 
 
 def standing(row: Sequence[Any] | None) -> Standing | None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from secrets import randbelow, token_hex
 from sqlite3 import Connection
 from time import time
 from typing import Any
 
 from stepwell.config_kept import FineTuning
-from stepwell.errors import AdmitError, BadRequest
+from stepwell.errors import AdmitError, BadRequest, ConfigError
 from stepwell.gateway import listing, openai
 from stepwell.gateway.database import Database
 from stepwell.gateway.surface import Asked, NotFound, Page, page, taken
-from stepwell.gateway.tuning import job_rows
+from stepwell.gateway.tuning import job_rows, recipe
 from stepwell.gateway.tuning.files import PURPOSE, Files, allowed
 from stepwell.gateway.tuning.job_rows import CHECKPOINT, EVENT, Job, Standing, Status
 from stepwell.toml import nearest
@@ -93,8 +94,18 @@ class Jobs:
         )
         if fields.get("integrations"):
             raise BadRequest("integrations are not supported: leave them out", param="integrations")
+        await self.check_steps(job)
         await self.database.run(partial(self.enter, job))
         return page(told(Standing(job, "queued")))
+
+    async def check_steps(self, job: Job) -> None:
+        """Raise BadRequest where a job comes to too many, as far as its file tells."""
+        file = await self.files.found(job.tenant, job.training_file)
+        try:
+            train = recipe.placed(Path(self.section.models[job.model])).get("train", {})
+        except ConfigError:
+            return  # the job's own failure will say it
+        recipe.bounded(recipe.plan(train, job.hyperparameters, file.num_rows, file.bytes), self.section.max_steps)
 
     def enter(self, job: Job, database: Connection) -> None:
         """Insert a job where its tenant has not too many."""

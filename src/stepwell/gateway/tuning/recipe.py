@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.config_kept import FineTuning
-from stepwell.errors import ConfigError
+from stepwell.errors import BadRequest, ConfigError
 from stepwell.gateway.tuning.job_rows import Job
 
 TRAINING, VALIDATION, RECIPE = "training.jsonl", "validation.jsonl", "recipe.toml"
@@ -41,7 +41,9 @@ def recipe(job: Job, section: FineTuning, *, num_rows: int, num_bytes: int) -> T
     if job.validation_file:
         synth["held_out"] = [{"paths": [VALIDATION]}]
     train = {name: value for name, value in tree.get("train", {}).items() if name not in {"data", "dev"}}
-    tree["train"] = {**train, **plan(train, job.hyperparameters, num_rows, num_bytes), "seed": job.seed}
+    changed = plan(train, job.hyperparameters, num_rows, num_bytes)
+    bounded(changed, section.max_steps)
+    tree["train"] = {**train, **changed, "seed": job.seed}
     tree["name"] = job.id
     return tree
 
@@ -58,6 +60,13 @@ def plan(train: Mapping[str, Any], wanted: Mapping[str, Any], num_rows: int, num
         batch_tokens = changed.get("batch_tokens", train.get("batch_tokens", BATCH_TOKENS))
         changed["steps"] = max(1, round(int(wanted["n_epochs"]) * num_rows * tokens / batch_tokens))
     return changed
+
+
+def bounded(changed: Mapping[str, Any], max_steps: int) -> None:
+    """Raise BadRequest where a job wants more steps than one may have."""
+    if (steps := changed.get("steps", 0)) > max_steps:
+        what = f"comes to {steps} steps, and {max_steps} is the most: fewer epochs, larger batches, or fewer rows"
+        raise BadRequest(what, param="hyperparameters.n_epochs")
 
 
 def placed(path: Path) -> Tree:
