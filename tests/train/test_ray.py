@@ -1,55 +1,103 @@
-"""The loop in two workers of Ray gives the curve that one process gives."""
+"""The loop in two workers of Ray gives the curve that one process gives, also where a worker dies on the way."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install torch==2.13.0 'stepwell[ray]'")
 
+import ray
+import torch
 from folders import write_model
 
 from stepwell.cli.main import main
+from stepwell.distill import parallel
+from stepwell.distill.data import examples
+from stepwell.distill.plan import Plan
+from stepwell.distill.ray_backend import HERE, spread
+from stepwell.distill.student import load
+from stepwell.distill.train import Told, train
+from stepwell.errors import DistillError
 from stepwell.store import tables
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
-RECIPE = """
-[student]
-folder = 'student'
-[train]
-data = 'rows.jsonl'
-steps = 4
-batch_tokens = 300
-warm_steps = 1
-save_every = 2
-precision = 'fp32'
-"""
+PLAN = {"steps": 4, "batch_tokens": 300, "warm_steps": 1, "save_every": 2, "precision": "fp32"}
 
 
-def test_two_workers_learn_what_one_process_learns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    os.environ |= {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        ray.init(**HERE, num_cpus=2, log_to_driver=False)
+    except Exception as error:  # noqa: BLE001 - it waits half a minute for itself, in vain on a machine under load
+        pytest.skip(f"Ray does not start here: {error}")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
     write_model(tmp_path / "student")
     rows = [{"prompt": f"name[The Mill {at}]", "completion": f"The Mill {at} is here."} for at in range(24)]
     tables.write(tmp_path / "rows.jsonl", rows)
-    recipe = tmp_path / "small.toml"
-    recipe.write_text(RECIPE)
+    settings = "".join(f"{name} = {json.dumps(value)}\n" for name, value in PLAN.items())
+    file = tmp_path / "small.toml"
+    file.write_text(f"[student]\nfolder = 'student'\n[train]\ndata = 'rows.jsonl'\n{settings}")
+    return file
+
+
+def losses(log: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+
+
+def learned(given: Mapping[str, Any]) -> Path:
+    """What a worker does; the first one dies in its third step, once."""
+    died = Path(given["died"])
+
+    def watch(told: Told) -> None:
+        if told.step == 3 and parallel.join()[0] == 0 and not died.exists():
+            died.touch()
+            os._exit(1)
+
+    torch.set_num_threads(1)
+    rows = examples(Path(given["rows"]))
+    return train(Plan(**PLAN), load(Path(given["student"])), rows, Path(given["out"]), watch=watch).log
+
+
+def test_two_workers_learn_what_one_process_learns(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     curves = []
     for how in ([], ["--ray", "2"]):
-        out = tmp_path / f"run{len(curves)}"
+        out = recipe.with_name(f"run{len(curves)}")
         assert main(["distill", "train", str(recipe), "--out", str(out), "--json", *how]) == 0
         told = json.loads(capsys.readouterr().out.splitlines()[-1])
         assert (told["steps"], told["stopped"]) == (4, "steps")
         assert (Path(told["folder"]) / "model.safetensors").exists()
-        curves.append([json.loads(line)["loss"] for line in Path(told["log"]).read_text().splitlines()])
+        curves.append(losses(Path(told["log"])))
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
 
 
-def test_more_workers_than_there_is_room_for_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "small.toml").write_text(RECIPE)
-    assert main(["distill", "train", str(tmp_path / "small.toml"), "--ray", "4096"]) == 2
-    assert "--ray 4096: the cluster has" in capsys.readouterr().err
+def test_after_a_worker_died_all_go_on_from_the_checkpoint(recipe: Path) -> None:
+    folder = recipe.parent
+    given = {name: str(folder / name) for name in ("student", "died")} | {"rows": str(folder / "rows.jsonl")}
+    whole = losses(learned({**given, "out": str(folder / "whole"), "died": str(folder)}))
+    log = spread(learned, {**given, "out": str(folder / "torn")}, folder / "torn", workers=2)
+    assert (folder / "died").exists()
+    assert losses(log) == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_worker_that_always_fails_is_told(tmp_path: Path) -> None:
+    given = {"student": str(tmp_path / "none"), "rows": str(tmp_path / "none.jsonl"), "died": "", "out": str(tmp_path)}
+    with pytest.raises(DistillError, match=r"none\.jsonl: there is no such file"):
+        spread(learned, given, tmp_path, workers=1, tries=0)
+
+
+def test_more_workers_than_there_is_room_for_are_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["distill", "train", str(recipe), "--ray", "4096"]) == 2
+    assert "--ray 4096: the cluster has 2 CPUs" in capsys.readouterr().err
