@@ -66,7 +66,7 @@ class Tuning(Struct, frozen=True):
 def compose(config: Config, callers: Mapping[bytes, Caller], worth: Worth) -> Kept:
     """Put it together. `worth`: USD that an answer costs at the large model. Raises ConfigError."""
     answers = Stored(config.stored) if config.stored.path else None
-    tuning = None if config.fine_tuning is None else fine_tuning(config.fine_tuning, callers)
+    tuning = None if config.fine_tuning is None else fine_tuning(config.fine_tuning, callers, config.server.workers)
     surfaces = {stored.START: absent(NOT_STORED) if answers is None else answers.show}
     surfaces |= {FILES: absent(NOT_TUNED), JOBS: absent(NOT_TUNED)} if tuning is None else tuning.surfaces
     capture = None if config.capture is None else Capture(config.capture, worth)
@@ -79,7 +79,7 @@ def nowhere(*_: object) -> None:
     """No body may be larger than memory holds."""
 
 
-def fine_tuning(section: FineTuning, callers: Mapping[bytes, Caller]) -> Tuning:
+def fine_tuning(section: FineTuning, callers: Mapping[bytes, Caller], workers: int) -> Tuning:
     """Files, jobs, and what runs them. Raises ConfigError where a recipe is not there."""
     from stepwell.gateway.tuning import file_rows, files, job_rows, jobs, runner  # noqa: PLC0415 - only where wanted
 
@@ -90,5 +90,5 @@ def fine_tuning(section: FineTuning, callers: Mapping[bytes, Caller]) -> Tuning:
     database = Database(Path(section.folder) / "fine-tuning.db", file_rows.SCHEMA + job_rows.SCHEMA)
     kept = files.Files(section, database, job_rows.user_of)
     surfaces = {FILES: kept.show, JOBS: jobs.Jobs(section, database, kept).show}
-    opens = files.opener(section, callers)
+    opens = files.opener(section, callers, workers)
     return Tuning(database, surfaces, opens, runner.Runner(section, database, kept))

@@ -127,6 +127,38 @@ def test_an_upload_that_is_broken_off_leaves_nothing(tuning: Start) -> None:
     assert len(list(files.iterdir())) == 1
 
 
+def test_uploads_under_way_share_a_tenants_room(tuning: Start) -> None:
+    limits = TUNING + "max_file_bytes = 1000000\ntenant_bytes = 1500000\n"
+    keyed = SCRIPTED.replace("port = 0", "port = 0\nmax_body_bytes = 1000") + KEYS + limits
+    gateway = tuning(keyed, KEY_A="sk-a", KEY_B="sk-b")
+
+    def begun(key: str, num_bytes: int) -> socket.socket:
+        line = socket.create_connection(("127.0.0.1", gateway.port), 10)
+        head = f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: 1000000\r\n\r\n"
+        line.sendall(head.encode() + b"x" * num_bytes)
+        return line
+
+    with begun("sk-a", 900_000) as first:
+        first.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            first.recv(1000)
+        with begun("sk-a", 900_000) as second:
+            assert second.recv(1000).startswith(b"HTTP/1.1 429 ")
+        with client(gateway, "sk-b") as b:
+            upload(b, ROWS * 500)
+    with client(gateway, "sk-a") as a:
+        upload(a, ROWS * 500)  # what was broken off takes no room
+
+
+def test_a_large_upload_of_who_may_not_is_told_so(tuning: Start) -> None:
+    small = SCRIPTED.replace("port = 0", "port = 0\nmax_body_bytes = 1000") + KEYS + TUNING + 'tenants = ["a"]\n'
+    gateway = tuning(small, KEY_A="sk-a", KEY_B="sk-b")
+    with client(gateway, "sk-x") as stranger, pytest.raises(openai.AuthenticationError):
+        upload(stranger, ROWS * 100)
+    with client(gateway, "sk-b") as b, pytest.raises(openai.PermissionDeniedError):
+        upload(b, ROWS * 100)
+
+
 def test_limits_are_held(tuning: Start) -> None:
     limits = TUNING + f"max_file_bytes = {len(ROWS) + 100}\ntenant_bytes = {2 * len(ROWS) + 100}\n"
     config = SCRIPTED.replace("port = 0", "port = 0\nmax_body_bytes = 10000") + limits

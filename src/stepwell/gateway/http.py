@@ -18,13 +18,17 @@ import httptools
 from msgspec import Struct
 
 from stepwell.drive import Drive
+from stepwell.errors import AdmitError
 from stepwell.gateway.exchange import Exchange
 from stepwell.gateway.spool import Spool
 
 Serve = Callable[[Exchange], Coroutine[Any, Any, None]]
 """Answers one Exchange; must not raise."""
 Opens = Callable[[Exchange, Callable[[], None], Callable[[], None]], Spool | None]
-"""Says where a body goes that is too large for memory, if it may come at all; how its caller is stopped and started."""
+"""Says where a body goes that is too large for memory, if it may come at all; how its caller is stopped and started.
+
+Raises AdmitError to who may not.
+"""
 
 AT_ONCE = struct.pack("ii", 1, 0)
 LINGER_S = 5.0
@@ -90,6 +94,7 @@ class Connection(asyncio.Protocol):
         "parser",
         "paused",
         "receiving",
+        "refusal",
         "since_s",
         "spool",
         "started_s",
@@ -115,6 +120,7 @@ class Connection(asyncio.Protocol):
         self.headers: dict[bytes, bytes] = {}
         self.body: list[bytes] = []
         self.spool: Spool | None = None
+        self.refusal: AdmitError | None = None
         self.transport: Any = None  # uvloop's is no subclass of asyncio's
 
     # --- the transport's side
@@ -266,7 +272,10 @@ class Connection(asyncio.Protocol):
         if self.spool is None:
             method, chunked = self.parser.get_method(), self.parser.get_http_version() == "1.1"
             asking = Exchange(self, method=method, target=self.target, headers=self.headers, chunked=chunked)
-            self.spool = self.listener.opens(asking, self.pause_reading, self.go_on)
+            try:
+                self.spool = self.listener.opens(asking, self.pause_reading, self.go_on)
+            except AdmitError as error:
+                self.refusal = error
         return self.spool is not None and length <= self.spool.limit_bytes
 
     def beyond(self) -> None:
@@ -291,6 +300,13 @@ class Connection(asyncio.Protocol):
     # --- refusing and closing
 
     def too_large(self) -> None:
+        """Say why a body cannot be taken."""
+        if self.refusal is not None:
+            self.turn_away(self.refusal.status, str(self.refusal))
+            return
+        if self.spool is not None and self.spool.crowded:
+            self.turn_away(429, "too much is being uploaded with this tenant's keys at once; try again later")
+            return
         if self.spool is not None:
             what = f"{self.spool.limit_bytes} bytes; send less, or raise fine_tuning.max_file_bytes"
         else:

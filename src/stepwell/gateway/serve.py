@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from stepwell.errors import AdmitError, ConfigError, Overloaded, TooLarge
+from stepwell.errors import AdmitError, ConfigError, NotAllowed, Overloaded, TooLarge
 from stepwell.gateway import reply
 from stepwell.gateway.answer import Door, serve
 from stepwell.gateway.exchange import Exchange
@@ -32,13 +32,16 @@ RESTART_S = 1.0
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
+CODES = {401: NotAllowed.code, 403: "not_allowed", 413: TooLarge.code, 429: "too_many_uploads", 503: Overloaded.code}
+
+
 class Unreadable(AdmitError):  # noqa: N818 - a word like its siblings in errors.py
     """The HTTP itself is wrong; the status says how."""
 
     def __init__(self, what: str, status: int) -> None:
         super().__init__(what)
         self.status = status
-        self.code = {413: TooLarge.code, 503: Overloaded.code}.get(status, "bad_http")
+        self.code = CODES.get(status, "bad_http")
 
 
 class Place(Struct, frozen=True):

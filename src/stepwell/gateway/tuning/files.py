@@ -19,11 +19,11 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.config_kept import FineTuning
-from stepwell.errors import AdmitError, BadRequest, NotAllowed, StoreError, TooLarge
+from stepwell.errors import AdmitError, BadRequest, StoreError, TooLarge
 from stepwell.gateway import admit, listing
 from stepwell.gateway.database import Database
 from stepwell.gateway.exchange import Exchange
-from stepwell.gateway.spool import Spool
+from stepwell.gateway.spool import Room, Spool
 from stepwell.gateway.surface import BYTES, Asked, NotFound, Page, page, taken
 from stepwell.gateway.tuning import file_rows
 from stepwell.gateway.tuning.examples import summary
@@ -198,16 +198,23 @@ def allowed(section: FineTuning, caller: Caller) -> None:
         raise Denied("this key's tenant may not fine-tune here: ask whoever keeps [fine_tuning] tenants")
 
 
-def opener(section: FineTuning, callers: Mapping[bytes, Caller]) -> Callable[..., Spool | None]:
-    """Says whether a body too large for memory is an upload of somebody who may, and where it goes."""
+def opener(section: FineTuning, callers: Mapping[bytes, Caller], workers: int = 1) -> Callable[..., Spool | None]:
+    """Says whether a body too large for memory is an upload, and where it goes; raises AdmitError to who may not.
+
+    A tenant's uploads under way take no more of the disk than its files may, shared among the workers.
+    """
+    rooms: dict[str, Room] = {}
+    folder, limit_bytes = Path(section.folder) / "files", section.max_file_bytes + MOST_FORM_BYTES
+    together_bytes = max(limit_bytes, section.tenant_bytes // workers)
 
     def opens(exchange: Exchange, wait: Callable[[], None], go_on: Callable[[], None]) -> Spool | None:
         if exchange.method != b"POST" or exchange.target.partition(b"?")[0] != START:
             return None
+        caller = admit.caller(exchange.headers.get(b"authorization"), callers)
+        allowed(section, caller)
         try:
-            allowed(section, admit.caller(exchange.headers.get(b"authorization"), callers))
-            return Spool(Path(section.folder) / "files", section.max_file_bytes + MOST_FORM_BYTES, wait, go_on)
-        except (NotAllowed, Denied, OSError):
+            return Spool(folder, limit_bytes, rooms.setdefault(caller.tenant, Room(together_bytes)), wait, go_on)
+        except OSError:
             return None
 
     return opens
