@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from runs import new, plan, rows
 
-from stepwell.distill import student, train
+from stepwell.distill import sparse, student, train
 from stepwell.distill.plan import StudentSection
+from stepwell.distill.teaching import Lessons
 from stepwell.errors import DistillError
 
 
@@ -45,3 +48,39 @@ def test_texts_of_another_teacher_or_of_other_prompts_are_not_learned(tmp_path: 
         (tmp_path / "run" / "checkpoint.safetensors").unlink(missing_ok=True)  # as killed before the first one
         train.train(settings, new(tmp_path / "words"), learn, tmp_path / "run", teacher=teacher)
     assert len(list((tmp_path / "run").glob("texts-*.jsonl"))) == 3
+
+
+def test_another_teachers_stored_probabilities_do_not_go_on_with_a_run(tmp_path: Path) -> None:
+    def stored(odds: float) -> sparse.SparseRows:
+        model = new(tmp_path / "words")
+        size = model.tokenizer.get_vocab_size()
+        labels = []
+        for row in rows(6):
+            ids = np.array(model.text_ids(row.completion))
+            logp = np.full((len(ids), size), np.log((1 - odds) / (size - 1)), np.float32)
+            logp[np.arange(len(ids)), ids] = np.log(odds)
+            labels.append((row.id, sparse.top(ids, logp, cover=0.99, most=4)))
+        sparse.write(tmp_path / "all.sparse", labels, tokenizer_hash=model.tokenizer_hash, vocabulary=size)
+        return sparse.SparseRows.open(tmp_path / "all.sparse", model.tokenizer_hash)
+
+    def go(steps: int, odds: float) -> int:
+        settings = plan(steps=steps, loss="topk+rest")
+        return train.train(settings, new(tmp_path / "words"), rows(6), tmp_path / "run", sparse=stored(odds)).steps
+
+    assert go(4, 0.9) == 4
+    with pytest.raises(DistillError, match="or of another teacher"):
+        go(8, 0.6)
+    assert go(8, 0.9) == 8
+
+
+def test_a_teachers_texts_keep_the_weights_and_names_of_their_rows(tmp_path: Path) -> None:
+    teacher = student.load(saved(tmp_path / "teacher", 1))
+    pupil = new(tmp_path / "words")
+    lessons = Lessons(plan(loss="seq", max_tokens=4), pupil, tmp_path, torch.float32, teacher=teacher, sparse=None)
+    learn = [row._replace(weight=0.5 + at) for at, row in enumerate(rows(2))]
+    written = lessons.written(learn)
+    assert not callable(written)
+    assert [(each.prompt, each.id, each.weight) for each in written] == [
+        (learn[0].prompt, "a0", 1.5),
+        (learn[2].prompt, "a1", 3.5),
+    ]

@@ -124,6 +124,7 @@ def trained(job: Job, out: Path, watch: Watch) -> Told:
     import torch  # noqa: PLC0415
 
     from stepwell.distill import student, train  # noqa: PLC0415
+    from stepwell.distill.llama import num_parameters  # noqa: PLC0415
     from stepwell.distill.measure import mean_loss  # noqa: PLC0415
     from stepwell.distill.sparse import SparseRows  # noqa: PLC0415
 
@@ -147,7 +148,7 @@ def trained(job: Job, out: Path, watch: Watch) -> Told:
         watch=heard,
     )
     return Told(
-        parameters=sum(weight.numel() for weight in model.module.parameters()),
+        parameters=num_parameters(model.module),
         steps=done.steps,
         tokens=done.tokens,
         cpu_s=done.cpu_s,

@@ -44,6 +44,8 @@ class Footer(Struct, frozen=True):
     """Offset and size in bytes of each."""
     ids: list[list[str]]
     """The rows of each block."""
+    sha256: str = ""
+    """Of all blocks; empty in files that were written before it was kept."""
 
 
 # --- writing
@@ -57,7 +59,7 @@ def write(
     part = path.with_name(f"{path.name}.part")
     blocks: list[tuple[int, int]] = []
     names: list[list[str]] = []
-    num_tokens = 0
+    num_tokens, total = 0, sha256()
     with part.open("wb") as out:
         out.write(MAGIC)
         for chunk in chunks(rows):
@@ -68,7 +70,8 @@ def write(
             names.append([name for name, _ in chunk])
             num_tokens += sum(len(row.token_ids) for _, row in chunk)
             out.write(data)
-        footer = Footer(tokenizer_hash, vocabulary, kind, num_tokens, blocks, names)
+            total.update(data)
+        footer = Footer(tokenizer_hash, vocabulary, kind, num_tokens, blocks, names, total.hexdigest())
         data = zstandard.compress(msgspec.msgpack.encode(footer), ZSTD_LEVEL)
         out.write(data + sha256(data).digest()[:DIGEST_BYTES] + len(data).to_bytes(SIZE_BYTES, "little") + MAGIC)
         out.flush()
@@ -107,8 +110,10 @@ def check(name: str, row: TopK, vocabulary: int) -> None:
 class SparseRows:
     """The rows of a file, or of all `*.sparse` files of a folder, by name."""
 
-    def __init__(self, footer: Footer, places: dict[str, tuple[Path, int, int, int]], cache_bytes: int) -> None:
-        self.vocabulary, self.kind = footer.vocabulary, footer.kind
+    def __init__(self, footers: list[Footer], places: dict[str, tuple[Path, int, int, int]], cache_bytes: int) -> None:
+        self.vocabulary, self.kind = footers[0].vocabulary, footers[0].kind
+        self.digest = sha256(msgspec.msgpack.encode(footers)).hexdigest()
+        """Of what the files hold: another teacher's probabilities of the same texts have another one."""
         self.places = places
         """File, offset, size, and the row within that block."""
         self.blocks: OrderedDict[tuple[Path, int], Block] = OrderedDict()
@@ -130,7 +135,7 @@ class SparseRows:
                 raise DistillError("is of another kind than the files beside it; keep them apart", file=str(file))
             for (offset, size), names in zip(footer.blocks, footer.ids, strict=True):
                 places.update((name, (file, offset, size, row)) for row, name in enumerate(names))
-        return SparseRows(footers[0], places, cache_bytes)
+        return SparseRows(footers, places, cache_bytes)
 
     def __len__(self) -> int:
         return len(self.places)

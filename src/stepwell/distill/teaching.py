@@ -53,11 +53,16 @@ class Lessons:
     def written(
         self, examples: Sequence[Example] | Callable[[int], Sequence[Example]]
     ) -> Sequence[Example] | Callable[[int], Sequence[Example]]:
-        """The examples, with the teacher's own texts where those are the lesson: asked once, kept in the folder."""
+        """The examples, with the teacher's own texts where those are the lesson: asked once, kept in the folder.
+
+        A prompt of several rows is learned once: with the id of the first, and the weight of the heaviest.
+        """
         if not self.asks_texts or self.teacher_model is None:
             return examples
         if callable(examples):
             raise DistillError("a teacher writes texts for a fixed list of prompts, not for new ones in every epoch")
+        first = {example.prompt: example for example in reversed(examples)}
+        weights = dict(sorted((example.prompt, example.weight) for example in examples))
         prompts = list(dict.fromkeys(example.prompt for example in examples))
         asked = [prompts, self.plan.max_tokens, fingerprint(self.teacher_model.folder)]
         file = self.out / f"texts-{sha256(msgspec.json.encode(asked)).hexdigest()[:HASH_CHARS]}.jsonl"
@@ -67,7 +72,12 @@ class Lessons:
             new.write_bytes(b"".join(msgspec.json.encode([*pair]) + b"\n" for pair in zip(prompts, texts, strict=True)))
             new.replace(file)
         kept = [msgspec.json.decode(line, type=tuple[str, list[str]]) for line in file.read_bytes().splitlines()]
-        return [Example(prompt, text) for prompt, texts in kept for text in texts if text]
+        return [
+            first[prompt]._replace(completion=text, weight=weights[prompt])
+            for prompt, texts in kept
+            for text in texts
+            if text
+        ]
 
     def spec(self, *, own: bool) -> Spec:
         """The loss of a batch: on the student's own texts there is nothing but the teacher's judgement."""

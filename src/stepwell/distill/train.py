@@ -123,7 +123,7 @@ class Run:
         self.data = "" if callable(examples) else digest(examples)
         self.examples = self.lessons.written(examples)
         student.module.dropout, student.module.recompute = plan.dropout, plan.recompute
-        identity = identity_of(plan, student, self.data, teacher)
+        identity = identity_of(plan, student, self.data, teacher, self.lessons.sparse)
         self.weights = Weights(student.module, dtype, transform)
         muon = plan.optimizer == "muon"
         self.optimizers = optimizers_of(self.weights.masters, plan.rate, plan.decay, muon=muon)
@@ -369,11 +369,12 @@ def better(metric: str, new: Mapping[str, float], old: Mapping[str, float]) -> b
     return new[name] < old[name] if metric.startswith("-") else new[name] > old[name]
 
 
-def identity_of(plan: Plan, student: Model, data: str, teacher: Model | None) -> str:
+def identity_of(plan: Plan, student: Model, data: str, teacher: Model | None, sparse: SparseRows | None) -> str:
     """Digest of what must be the same for a run to go on; weights that it begins with are known by their folder."""
     free = {"steps", "save_every", "measure_every", "patience", "data", "dev"}
     said = {name: value for name, value in msgspec.to_builtins(plan).items() if name not in free}
     shapes = [(name, list(weight.shape)) for name, weight in student.module.named_parameters()]
     scales = [layer.scale for _, layer in adapters(student.module)]
     begins = [fingerprint(model.folder) for model in (student, teacher) if model is not None]
+    begins += [sparse.digest] if sparse is not None else []
     return sha256(msgspec.json.encode([said, shapes, student.tokenizer_hash, data, scales, begins])).hexdigest()
