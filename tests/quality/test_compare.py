@@ -322,3 +322,14 @@ def test_an_unknown_verifier_is_an_error_of_the_plan() -> None:
     assert judge(PLAN, made(600, 1, 1), verifier("values")) == msgspec.structs.replace(
         judge(PLAN, made(600, 1, 1)), at=judge(PLAN, made(600, 1, 1), verifier("values")).at
     )
+
+
+@pytest.mark.parametrize("verify", ["same", "anything"])
+def test_a_teacher_without_an_answer_is_wrong_and_counted(verify: str) -> None:
+    plan = msgspec.structs.replace(PLAN, verify="same")
+    pairs = made(plan.needed(), 1, 1)
+    silent = [msgspec.structs.replace(pair, teacher=" ", student="") for pair in pairs[:9]]
+    report = judge(plan, [*silent, *pairs[9:]], None if verify == "same" else lambda *_: [])
+    assert report.num_unanswered == 9
+    assert report.findings[0].teacher == pytest.approx(1 - 9 / len(pairs))
+    assert "9 prompts have no answer of the teacher" in "\n".join(lines(report))

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from test_compare import PLAN, made
 
-from stepwell.errors import DistillError, NotAuthentic
+from stepwell.errors import ConfigError, DistillError, NotAuthentic
 from stepwell.quality.compare import GatePlan, Pair
 from stepwell.quality.gate import JUDGED, gate, judged, seal
 from stepwell.quality.gate import PLAN as PLAN_FILE
@@ -94,6 +94,21 @@ def test_what_was_trained_on_judges_nobody(tmp_path: Path, key: SigningKey) -> N
     with pytest.raises(DistillError, match="pair '7' is in the training data"):
         gate(tmp_path, PLAN, good(), model="a", key=key, trained_on=["x[P] 7"])
     assert not (tmp_path / FILE).exists()
+
+
+def test_what_was_trained_on_is_found_in_another_case_and_with_other_spaces(tmp_path: Path, key: SigningKey) -> None:
+    with pytest.raises(DistillError, match="pair '7' is in the training data"):
+        gate(tmp_path, PLAN, good(), model="a", key=key, trained_on=[" X[p]\n7 "])
+
+
+def test_what_cannot_be_judged_uses_nothing_up(tmp_path: Path, key: SigningKey) -> None:
+    plan = msgspec.structs.replace(PLAN, bleu_margin=5.0)
+    pairs = made(plan.needed(), 0.97, 0.97)
+    with pytest.raises(DistillError, match="has no references"):
+        gate(tmp_path, plan, pairs, model="a", key=key)
+    with pytest.raises(ConfigError, match="no verifier 'slot'"):
+        gate(tmp_path, msgspec.structs.replace(PLAN, verify="slot"), pairs, model="a", key=key)
+    assert not (tmp_path / JUDGED).exists()
 
 
 def test_half_a_line_of_a_killed_process_is_no_judgement(tmp_path: Path, key: SigningKey) -> None:

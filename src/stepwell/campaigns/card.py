@@ -108,6 +108,11 @@ def verdict(made: Made) -> Iterator[str]:
         looked = figures if each.found != "cannot tell" else ("", "", "")
         cells = (each.slice, each.metric, each.found, *looked, shown(each.margin), pairs)
         yield f"| {' | '.join(cells)} |"
+    if made.gate.num_unanswered:
+        yield from (
+            "",
+            f"{made.gate.num_unanswered:,} prompts have no answer of the teacher: it counts as wrong there.",
+        )
 
 
 def data(made: Made) -> Iterator[str]:

@@ -163,6 +163,7 @@ def judge(
         datetime.now(UTC).isoformat(timespec="seconds"),
         num_repeated,
         tries,
+        sum(not answered(pair) for each in by_slice.values() for pair in each),
     )
 
 
@@ -171,11 +172,19 @@ Right = Callable[[Pair], tuple[bool, bool]]
 
 
 def rightness(plan: GatePlan, verify: Verify | None) -> Right:
-    """How pairs are judged. Raises ConfigError where the plan names no verifier."""
+    """How pairs are judged: a teacher that gave no answer is wrong. Raises ConfigError for an unknown verifier."""
     if verify is None and plan.verify == SAME:
-        return lambda pair: (normal(pair.student) == normal(pair.teacher), True)
+        return lambda pair: (answered(pair) and normal(pair.student) == normal(pair.teacher), answered(pair))
     check = verify or verifier(plan.verify, field="gate.verify")
-    return lambda pair: (not check(pair.prompt, pair.student), not check(pair.prompt, pair.teacher))
+    return lambda pair: (
+        not check(pair.prompt, pair.student),
+        answered(pair) and not check(pair.prompt, pair.teacher),
+    )
+
+
+def answered(pair: Pair) -> bool:
+    """Whether the teacher gave an answer."""
+    return bool(pair.teacher.strip())
 
 
 def sliced(plan: GatePlan, pairs: Iterable[Pair]) -> tuple[dict[str, list[Pair]], int]:
@@ -237,9 +246,7 @@ def by_share(plan: GatePlan, pairs: Sequence[Pair], right: Right) -> Compared:
 
 def by_bleu(plan: GatePlan, pairs: Sequence[Pair]) -> Compared:
     """BLEU against the pairs' references. Raises DistillError where a pair has none."""
-    for pair in pairs:
-        if not pair.references:
-            raise DistillError(f"pair {pair.id!r} has no references, and the plan has a bleu_margin; set it to 0")
+    check_references(pairs)
     references = [pair.references for pair in pairs]
     count = partial(text.counts, references=references)
     student = np.array(count([pair.student for pair in pairs]), dtype=np.float64)
@@ -248,6 +255,13 @@ def by_bleu(plan: GatePlan, pairs: Sequence[Pair]) -> Compared:
         student, teacher, margin=plan.bleu_margin, alpha=plan.level, resamples=plan.resamples, seed=plan.seed
     )
     return found.first, found.second, found.low, found.high, found.p
+
+
+def check_references(pairs: Iterable[Pair]) -> None:
+    """Raise DistillError where BLEU has nothing to compare with."""
+    for pair in pairs:
+        if not pair.references:
+            raise DistillError(f"pair {pair.id!r} has no references, and the plan has a bleu_margin; set it to 0")
 
 
 def concluded(finding: Finding, p_holm: float, plan: GatePlan) -> Finding:

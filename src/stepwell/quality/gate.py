@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from stepwell.alone import alone
 from stepwell.errors import DistillError
-from stepwell.quality.compare import GatePlan, Pair, judge, plan_sha256, ready, sliced
+from stepwell.quality.compare import GatePlan, Pair, check_references, judge, plan_sha256, ready, rightness, sliced
 from stepwell.quality.files import append, lay
 from stepwell.quality.verdict import FILE as VERDICT
 from stepwell.quality.verdict import Report, written
@@ -77,6 +77,7 @@ def gate(
     student was trained on one of them; NotAuthentic where the plan was not signed with this key.
     """
     check_held_out(pairs, trained_on)
+    rightness(plan, verify)  # a verifier that is not there uses no try up
     with working(folder):
         sealed(folder, plan, key)
         tries = noted(folder, plan, pairs, model)
@@ -86,11 +87,16 @@ def gate(
 
 
 def check_held_out(pairs: Sequence[Pair], trained_on: Collection[str]) -> None:
-    """Raise DistillError where the student was trained on what it is judged by."""
-    seen = trained_on if isinstance(trained_on, set | frozenset) else frozenset(trained_on)
+    """Raise DistillError where the student was trained on what it is judged by, but for case and white space."""
+    seen = {plain(prompt) for prompt in trained_on}
     for pair in pairs:
-        if pair.prompt in seen:
+        if plain(pair.prompt) in seen:
             raise DistillError(f"pair {pair.id!r} is in the training data: judge by prompts the student never saw")
+
+
+def plain(prompt: str) -> str:
+    """A prompt but for case and white space, as `synth.leaks` compares them."""
+    return " ".join(prompt.casefold().split())
 
 
 def sealed(folder: Path, plan: GatePlan, key: SigningKey) -> Sealed:
@@ -127,10 +133,14 @@ def changes(old: GatePlan, new: GatePlan) -> str:
 def noted(folder: Path, plan: GatePlan, pairs: Sequence[Pair], model: str) -> int:
     """Write down that these pairs are judged, before they are; how many files they have judged, with this one.
 
-    Where nothing will be looked at, nothing is noted.
+    Where nothing will be looked at, nothing is noted. Raises DistillError where a pair lacks references for BLEU.
     """
-    if not ready(plan, sliced(plan, pairs)[0], plan.needed()):
+    by_slice = sliced(plan, pairs)[0]
+    looked_at = ready(plan, by_slice, plan.needed())
+    if not looked_at:
         return 1
+    for name in looked_at if plan.bleu_margin else ():
+        check_references(by_slice[name])
     answers = sha256(msgspec.json.encode((model, sorted(pairs, key=lambda pair: pair.id)))).hexdigest()
     prompts = [sha256(pair.prompt.encode()).hexdigest()[:PROMPT_CHARS] for pair in pairs]
     before = list(judged(folder))

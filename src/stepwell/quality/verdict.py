@@ -58,6 +58,8 @@ class Report(Struct, frozen=True):
     """Pairs left out because their prompt was there before: a prompt counts once."""
     tries: int = 1
     """How many files were judged on these pairs, with this one."""
+    num_unanswered: int = 0
+    """Pairs without an answer of the teacher, which is wrong there: it refused, or was cut off."""
 
     @property
     def about(self) -> str:
@@ -107,6 +109,8 @@ def lines(report: Report) -> Iterator[str]:
         yield f"  {each.slice:<16} {each.metric:<6} {each.found:<13} {each.reason}"
     if report.num_repeated:
         yield f"{report.num_repeated} pairs repeat a prompt: each prompt counts once"
+    if report.num_unanswered:
+        yield f"{report.num_unanswered} prompts have no answer of the teacher: it counts as wrong there"
     yield f"plan {report.plan_sha256[:16]}, pairs {report.pairs_sha256[:16]}"
 
 
