@@ -11,16 +11,25 @@ from typing import Any
 
 import msgspec
 import pytest
+from bench.templates.teacher import completion, teaching
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import ROOT, WRITER
-from stepwell.campaigns import card, cost, specialist, specialist_gate, specialist_rows, specialist_train
+from stepwell.campaigns import (
+    card,
+    cost,
+    specialist,
+    specialist_gate,
+    specialist_rows,
+    specialist_teach,
+    specialist_train,
+)
 from stepwell.campaigns.cost import Cost
 from stepwell.campaigns.run import Folders, Stage, run
 from stepwell.campaigns.served import Served, served
 from stepwell.campaigns.specialist_file import load
-from stepwell.campaigns.specialist_job import FILTER, QUANTIZE, SPLIT, Allowed, Job
+from stepwell.campaigns.specialist_job import FILTER, GATE, QUANTIZE, SPLIT, TEACH, Allowed, Job
 from stepwell.demo.city import questions
 from stepwell.errors import ConfigError, DistillError
 from stepwell.quality.verify import verifier
@@ -100,6 +109,14 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
         load(tmp_path / "none.toml")
 
 
+def test_rows_that_would_be_ignored_are_told(tmp_path: Path) -> None:
+    captured(tmp_path)
+    synth = '[synth]\nlicence = "own"\n[synth.captured]\npaths = ["captured"]\n'
+    job = Job(load(written(tmp_path, f'{synth}[train]\ndata = "rows.jsonl"\n')), tmp_path / "root")
+    with pytest.raises(ConfigError, match=r"recipe\.toml:6: train\.data: .*\[synth\.seeds\], or take one out"):
+        specialist_rows.stages(job)
+
+
 def test_without_captured_traffic_it_says_what_to_do_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     job = Job(load(CITY), tmp_path / "root")
@@ -175,6 +192,29 @@ def test_rows_without_an_answer_are_told(tmp_path: Path) -> None:
     folders = rows_of(written(tmp_path, '[train]\ndata = "rows.jsonl"\n'))
     with pytest.raises(DistillError, match=r"1 of 1 rows have no completion.*add \[teacher\]"):
         specialist_train.learned_rows(folders)
+
+
+def test_a_changed_function_of_ones_own_is_another_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    captured(tmp_path)
+    module = tmp_path / "my_checks.py"
+    verify = 'verify = "my_checks:right"\n'
+    synth = (
+        f'[synth]\nlicence = "own"\nreal_floor = 0\n[synth.captured]\npaths = ["captured"]\n[synth.filters]\n{verify}'
+    )
+    student = f'[student]\ntokenizer = "{WRITER.parent}"\n'
+    text = f'{synth}{student}{TEACHER}verifier = "my_checks:right"\n[gate]\n{verify}'
+
+    def inputs() -> dict[str, bytes]:
+        job = Job(load(written(tmp_path, text)), tmp_path / "root")
+        return {stage.name: stage.inputs for stage in specialist.stages(job)}
+
+    module.write_text("def right(prompt, text):\n    return True\n")
+    before = inputs()
+    assert inputs() == before
+    module.write_text("def right(prompt, text):\n    return False\n")
+    after = inputs()
+    assert {name for name in after if after[name] != before[name]} == {FILTER, TEACH, GATE}
 
 
 # --- the gate
@@ -265,6 +305,31 @@ def test_a_teacher_is_not_its_own_reference() -> None:
     assert pairs["name[The Mill]"].teacher == "By the teacher."
     assert pairs["name[The Mill]"].references == said["The Mill"]
     assert pairs["name[The Eagle]"].references == (), "its one text stands for the teacher"
+
+
+def test_what_the_teacher_refused_is_judged_too(tmp_path: Path) -> None:
+    def say(body: dict[str, Any]) -> Any:
+        asked = body["messages"][-1]["content"]
+        refused = "The Mill" in asked
+        message = {"role": "assistant", "content": "I'm sorry, but I can't help with that." if refused else "Yes."}
+        return completion(body, {"index": 0, "finish_reason": "stop", "message": message}, {})
+
+    asked = ["name[The Mill]", "name[The Fox]", "name[The Boat]"]
+    held = [row.made(prompt, "", source="human", licence="own") for prompt in asked]
+    learned = [row.made("name[The Lamp]", "It is.", source="human", licence="own")]
+    before = {SPLIT: tmp_path / SPLIT, FILTER: tmp_path / FILTER}
+    row.write(before[SPLIT] / specialist_rows.HELD_OUT, held)
+    row.write(before[FILTER] / ROWS, learned)
+    with teaching(say=say) as teacher:
+        section = f'[teacher]\nurl = "{teacher.url}"\nmodel = "mock"\nprice = "free"\n'
+        job = Job(load(written(tmp_path, f'[train]\ndata = "rows.jsonl"\n{section}')), tmp_path / "root")
+        assert job.recipe.file.teacher is not None
+        (tmp_path / TEACH).mkdir()
+        specialist_teach.stage(job, job.recipe.file.teacher).work(before, tmp_path / TEACH)
+    judged = list(row.read(tmp_path / TEACH / specialist_teach.JUDGED))
+    assert {each.prompt: each.completion for each in judged} == dict(zip(asked, ["", "Yes.", "Yes."], strict=True))
+    pairs = specialist_gate.pairs_of(judged, held, Served(["student"] * 3, 0.0, Usage(0, 0)))
+    assert [(pair.student, pair.teacher) for pair in pairs if not pair.teacher] == [("student", "")]
 
 
 def lenient(_prompt: str, text: str) -> list[str]:

@@ -18,6 +18,8 @@ from stepwell.errors import DistillError
 from stepwell.quality import gate as room
 from stepwell.quality.compare import GatePlan, Pair
 from stepwell.quality.files import lay, sha256_of
+from stepwell.quality.judges import source_of
+from stepwell.quality.slicing import SLOT
 from stepwell.quality.verdict import FILE
 from stepwell.signing import signing_key
 from stepwell.store import tables
@@ -51,7 +53,9 @@ def stage(job: Job, plan: GatePlan) -> Stage:
         (out / VERDICT).write_bytes((folder / FILE).read_bytes())
 
     key = signing_key()
-    return Stage(GATE, msgspec.json.encode((plan, key.id)), work, resumes=True)
+    yours = [plan.verify, *([] if plan.slice_by.startswith(SLOT) else [plan.slice_by])]
+    sources = [source_of(name, field="gate") for name in yours]
+    return Stage(GATE, msgspec.json.encode((plan, key.id)) + b"".join(sources), work, resumes=True)
 
 
 def answer(job: Job, before: Folders, model: Path, out: Path) -> None:

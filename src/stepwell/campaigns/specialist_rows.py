@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from stepwell.campaigns.run import Folders, Stage
 from stepwell.campaigns.specialist_file import Recipe
 from stepwell.campaigns.specialist_job import FILTER, SPLIT, SYNTH, Job, paying
-from stepwell.errors import DistillError
+from stepwell.errors import ConfigError, DistillError
 from stepwell.quality.judge import Embed
+from stepwell.quality.judges import source_of
 from stepwell.store import tables
 from stepwell.synth import recipe as synths
 from stepwell.synth import row, run, slots, sources
@@ -22,6 +23,7 @@ from stepwell.synth.generator import Paid, opened
 from stepwell.synth.recipe import Captured, Filters, Seeds, Synth, Table
 from stepwell.synth.row import Row
 from stepwell.synth.sift import Tools
+from stepwell.toml import placed
 
 CAPTURED, SEEDS, HELD_OUT, PROMPTS = "captured.jsonl", "seeds.jsonl", "held_out.jsonl", "held_out_prompts.jsonl"
 BYTES = 8
@@ -53,8 +55,15 @@ def stages(job: Job) -> list[Stage]:
     return [
         Stage(SPLIT, msgspec.json.encode(recipe.file.split) + making, split),
         Stage(SYNTH, making, make),
-        Stage(FILTER, run.sifting(whole), sift),
+        Stage(FILTER, run.sifting(whole) + yours(whole.synth.filters), sift),
     ]
+
+
+def yours(filters: Filters) -> bytes:
+    """The text of your own functions that filter: where they change, rows are filtered anew."""
+    judges = [("judge", name) for name in filters.judge.split("+")]
+    named = [("verify", filters.verify), ("round_trip", filters.round_trip), *judges]
+    return b"".join(source_of(name.strip(), field=f"synth.filters.{field}") for field, name in named)
 
 
 def tools_of(job: Job, whole: synths.Recipe) -> Tools:
@@ -75,8 +84,11 @@ def tools_of(job: Job, whole: synths.Recipe) -> Tools:
 
 
 def section_of(recipe: Recipe) -> Synth:
-    """`[synth]` with its paths found, or the rows that `[train]` names as seeds."""
+    """`[synth]` with its paths found, or the rows that `[train]` names as seeds. Raises ConfigError for both."""
     file = recipe.file
+    if file.synth is not None and file.train.data:
+        what = "is not learned from where there is [synth]: name these rows as paths in [synth.seeds], or take one out"
+        raise placed(ConfigError(what, field="train.data"), recipe.source)
     synth = file.synth or Synth(
         seeds=Seeds(paths=(file.train.data,), licence=file.export.licence), filters=PLAIN, real_floor=0.0
     )

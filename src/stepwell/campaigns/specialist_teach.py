@@ -15,6 +15,7 @@ from stepwell.distill import teach
 from stepwell.distill.teach import TeacherSection
 from stepwell.engines.answers import Spent
 from stepwell.errors import DistillError
+from stepwell.quality.judges import source_of
 from stepwell.store import tables
 from stepwell.synth import row, run
 from stepwell.synth.captured import is_teachers
@@ -35,11 +36,12 @@ def stage(job: Job, section: TeacherSection) -> Stage:
             if section.give == "logits":
                 written = asked(job, section, written, out / "all")
             bare = [replace(each, completion=said(each)) for each in held]
-            answered = texts(job, plain(section), bare, out / "held_out")
+            answered = whole(bare, texts(job, plain(section), bare, out / "held_out"))
         put(out / ROWS, written)
         row.write(out / JUDGED, answered)
 
-    return Stage(TEACH, msgspec.json.encode(section) + revision(job, section), work, resumes=True)
+    verifier = source_of(section.verifier, field="teacher.verifier")
+    return Stage(TEACH, msgspec.json.encode(section) + revision(job, section) + verifier, work, resumes=True)
 
 
 def revision(job: Job, section: TeacherSection) -> bytes:
@@ -61,6 +63,12 @@ def put(path: Path, rows: Sequence[Row]) -> None:
     """Write rows, unless a run that was cut short has done so."""
     if not path.exists():
         row.write(path, rows)
+
+
+def whole(held: Sequence[Row], answered: Sequence[Row]) -> list[Row]:
+    """All held-out rows: the student answers, too, what the teacher refused or was cut off at; its text is empty."""
+    there = {each.prompt for each in answered}
+    return [*answered, *(each for each in held if each.prompt not in there)]
 
 
 def texts(job: Job, section: TeacherSection, rows: Sequence[Row], out: Path) -> list[Row]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Callable
 from functools import reduce
 from importlib import import_module
+from pathlib import Path
 from typing import Any, cast
 
 from stepwell.errors import ConfigError
@@ -56,6 +58,18 @@ def yours(name: str) -> Judge:
         return Verdict(told, name) if told is None or isinstance(told, bool) else Verdict(None, f"{name} told {told!r}")
 
     return judge
+
+
+def source_of(name: str, *, field: str) -> bytes:
+    """The text of the module of `module:function`: what it says hangs on it. Nothing for any other name.
+
+    What that module imports in its turn is not known by it. Raises ConfigError.
+    """
+    if ":" not in name:
+        return b""
+    found(name, field=field)
+    file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    return Path(file).read_bytes() if file else b""
 
 
 def found(name: str, *, field: str = "promise.judge") -> Callable[..., Any]:
