@@ -347,10 +347,10 @@ def test_a_file_whose_time_is_over_stays_while_a_job_needs_it(tmp_path: Path) ->
     database = Database(tmp_path / "x.db", file_rows.SCHEMA)
     for name, expires_s in (("file-used", 1.0), ("file-old", 1.0), ("file-new", None)):
         file = file_rows.File("a", name, "r.jsonl", "fine-tune", 1, 0.0, expires_s)
+        database.do(lambda each, name=name: file_rows.comes(each, "a", name, 1))  # type: ignore[misc]
         database.do(lambda each, file=file: file_rows.insert(each, file))  # type: ignore[misc]
     assert database.do(lambda each: file_rows.one(each, "a", "file-used")) is None
-    assert database.do(lambda each: file_rows.expired(each, lambda _, name: "job" * (name == "file-used"))) == [
-        "file-old"
-    ]
-    assert database.do(lambda each: file_rows.expired(each, lambda *_: "")) == ["file-used"]
+    assert database.do(lambda each: file_rows.over(each, lambda _, name: "job" * (name == "file-used"))) == ["file-old"]
+    database.do(lambda each: file_rows.left(each, ["file-old"]))
+    assert database.do(lambda each: file_rows.over(each, lambda *_: "")) == ["file-used"]
     database.shut()

@@ -209,6 +209,11 @@ def test_a_job_from_upload_to_model(tuned: Tuned) -> None:
         figures = ai.files.content(done.result_files[0]).text
         assert figures.splitlines()[1:] == ["1,2.0,", "2,1.0,1.5"]
         assert ai.files.retrieve(done.result_files[0]).purpose == "fine-tune-results"
+    kept = tuned.jobs.parent
+    open_to_others = [
+        each for each in (kept, *kept.iterdir(), *(kept / "files").iterdir()) if each.stat().st_mode & 0o077
+    ]
+    assert [each.name for each in open_to_others if not each.name.endswith(".db.lock")] == []
     tree = tuned.recipe(job.id)
     assert "teacher" not in tree
     assert tree["synth"]["seeds"] == {"paths": ["training.jsonl"], "licence": "other"}

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from stepwell.alone import alone
 from stepwell.errors import StoreError
+from stepwell.gateway import private
 from stepwell.ledger.file import damaged, set_aside
 
 PATIENCE_S = 5.0
@@ -48,8 +49,9 @@ class Database:
     def opened(self) -> sqlite3.Connection:
         """The connection, made at first use. Raises sqlite3.Error and OSError."""
         if self.connection is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            private.folder(self.path.parent)
             with alone(self.path):
+                private.opened(self.path, "ab").close()  # SQLite's other files take after this one
                 self.connection = connected(self.path, self.schema)
         return self.connection
 

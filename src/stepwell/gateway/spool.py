@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from stepwell.errors import StoreError
+from stepwell.gateway import private
 
 MOST_WAITING_BYTES = 4 * 1024 * 1024
 """What may wait for the disk before the caller has to."""
@@ -38,7 +39,7 @@ class Spool:
         self, folder: Path, limit_bytes: int, room: Room, wait: Callable[[], None], go_on: Callable[[], None]
     ) -> None:
         """Raises OSError where the folder cannot be written."""
-        folder.mkdir(parents=True, exist_ok=True)
+        private.folder(folder)
         self.file = TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the exchange
         self.limit_bytes, self.room, self.wait, self.go_on = limit_bytes, room, wait, go_on
         self.loop = asyncio.get_running_loop()

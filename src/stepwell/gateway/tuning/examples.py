@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.errors import BadRequest
+from stepwell.gateway import private
 
 MOST_LINE_BYTES = 1024 * 1024
 ROLES = ("system", "developer", "user", "assistant")
@@ -131,7 +132,7 @@ def wrong(number: int, what: str) -> BadRequest:
 def rows(source: Path, out: Path) -> int:
     """Write a training file as rows for a recipe; how many. Examples of weight 0 are left out."""
     num_rows = 0
-    with source.open("rb") as file, out.open("wb") as written:
+    with source.open("rb") as file, private.opened(out, "wb") as written:
         for _, each in examples(file):
             if each.weight:
                 told = {"prompt": each.prompt, "completion": each.completion, "messages": each.messages}

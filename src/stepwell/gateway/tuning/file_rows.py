@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from time import time
 from typing import Any
 
 import msgspec
@@ -18,7 +19,12 @@ CREATE TABLE IF NOT EXISTS files (
     num_long INTEGER NOT NULL, first_unanswered INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS files_by_tenant ON files (tenant, number);
+CREATE TABLE IF NOT EXISTS moving (
+    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, bytes INTEGER NOT NULL, at_s REAL NOT NULL, leaving INTEGER NOT NULL
+);
 """
+LONGEST_S = 3600.0
+"""What has been coming for longer will not come any more."""
 COLUMNS = "tenant, id, filename, purpose, bytes, at_s, expires_s, num_rows, num_long, first_unanswered"
 LIVE = "(expires_s IS NULL OR expires_s > CAST(strftime('%s', 'now') AS REAL))"
 
@@ -51,10 +57,18 @@ class File(Struct, frozen=True, array_like=True):
         }
 
 
-def insert(database: sqlite3.Connection, file: File) -> None:
-    """Add a file."""
-    marks = ", ".join("?" * len(COLUMNS.split(",")))
-    database.execute(f"INSERT INTO files ({COLUMNS}) VALUES ({marks})", msgspec.structs.astuple(file))  # noqa: S608 - ours
+def comes(database: sqlite3.Connection, tenant: str, name: str, size: int) -> None:
+    """Enter that a file's content is about to be written."""
+    database.execute("INSERT OR REPLACE INTO moving VALUES (?, ?, ?, ?, 0)", (name, tenant, size, time()))
+
+
+def insert(database: sqlite3.Connection, file: File) -> bool:
+    """Add a file that has come; whether it still was awaited."""
+    awaited = database.execute("DELETE FROM moving WHERE id = ? AND NOT leaving", (file.id,)).rowcount > 0
+    if awaited:
+        marks = ", ".join("?" * len(COLUMNS.split(",")))
+        database.execute(f"INSERT INTO files ({COLUMNS}) VALUES ({marks})", msgspec.structs.astuple(file))  # noqa: S608 - ours
+    return awaited
 
 
 def one(database: sqlite3.Connection, tenant: str, name: str) -> File | None:
@@ -82,18 +96,28 @@ def page(database: sqlite3.Connection, tenant: str, wanted: Window, purpose: str
 
 
 def num_bytes(database: sqlite3.Connection, tenant: str) -> int:
-    """Bytes of all files of a tenant."""
-    return int(database.execute("SELECT coalesce(sum(bytes), 0) FROM files WHERE tenant = ?", (tenant,)).fetchone()[0])
+    """Bytes of all files of a tenant, those that come and go among them."""
+    both = "SELECT tenant, bytes FROM files UNION ALL SELECT tenant, bytes FROM moving"
+    found = database.execute(f"SELECT coalesce(sum(bytes), 0) FROM ({both}) WHERE tenant = ?", (tenant,))  # noqa: S608 - ours
+    return int(found.fetchone()[0])
 
 
-def delete(database: sqlite3.Connection, tenant: str, name: str) -> bool:
-    """Forget a file; whether it was there."""
-    return database.execute("DELETE FROM files WHERE tenant = ? AND id = ?", (tenant, name)).rowcount > 0
+def leaves(database: sqlite3.Connection, name: str) -> None:
+    """Forget a file, and enter that its content is about to be deleted."""
+    marked = "INSERT OR REPLACE INTO moving SELECT id, tenant, bytes, ?, 1 FROM files WHERE id = ?"
+    database.execute(marked, (time(), name))
+    database.execute("DELETE FROM files WHERE id = ?", (name,))
 
 
-def expired(database: sqlite3.Connection, user_of: Callable[[sqlite3.Connection, str], str]) -> list[str]:
-    """Forget the files whose time is over, and that nobody uses; their ids."""
-    over = database.execute(f"SELECT id FROM files WHERE NOT {LIVE}").fetchall()  # noqa: S608
-    names = [name for (name,) in over if not user_of(database, name)]
-    database.executemany("DELETE FROM files WHERE id = ?", [(name,) for name in names])
-    return names
+def left(database: sqlite3.Connection, names: Sequence[str]) -> None:
+    """The content of these is deleted."""
+    database.executemany("DELETE FROM moving WHERE id = ?", [(name,) for name in names])
+
+
+def over(database: sqlite3.Connection, user_of: Callable[[sqlite3.Connection, str], str]) -> list[str]:
+    """Files whose content is to be deleted: their time is over and no job needs them, or a kill left them half way."""
+    for (name,) in database.execute(f"SELECT id FROM files WHERE NOT {LIVE}").fetchall():  # noqa: S608
+        if not user_of(database, name):
+            leaves(database, name)
+    database.execute("UPDATE moving SET leaving = 1 WHERE at_s < ?", (time() - LONGEST_S,))
+    return [name for (name,) in database.execute("SELECT id FROM moving WHERE leaving")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from mmap import ACCESS_READ, mmap
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from stepwell.config_kept import FineTuning
 from stepwell.errors import AdmitError, BadRequest, StoreError, TooLarge
-from stepwell.gateway import admit, listing
+from stepwell.gateway import admit, listing, private
 from stepwell.gateway.database import Database
 from stepwell.gateway.exchange import Exchange
 from stepwell.gateway.spool import Room, Spool
@@ -39,6 +39,7 @@ MOST_FORM_BYTES = 64 * 1024
 LEAST_LIFE_S, MOST_LIFE_S = 3600, 2_592_000
 DEFAULT_LIMIT = MOST_LIMIT = 10_000
 COPY_BYTES = 1024 * 1024
+PART = ".part"
 
 
 class Denied(AdmitError):  # noqa: N818 - a word like its siblings in errors.py
@@ -103,10 +104,10 @@ class Files:
         def forget(database: Connection) -> None:
             if job := self.user_of(database, name):
                 raise BadRequest(f"the job {job} still needs this file: cancel it first", param="file_id")
-            file_rows.delete(database, asked.tenant, name)
+            file_rows.leaves(database, name)
 
         await self.database.run(forget)
-        await asyncio.to_thread(self.path(name).unlink, missing_ok=True)
+        await asyncio.to_thread(self.drop, [name])
         return page({"object": "file", "id": name, "deleted": True})
 
     async def create(self, asked: Asked) -> Page:
@@ -124,8 +125,9 @@ class Files:
         if size > self.section.max_file_bytes:
             raise TooLarge(f"a file of at most {self.section.max_file_bytes} bytes", param="file")
         name = f"file-{token_hex(12)}"
-        content = self.write(name, lambda out: copied(body, upload.file.start, upload.file.end, out))
+        self.expect(asked.tenant, name, size)
         try:
+            content = self.write(name, lambda out: copied(body, upload.file.start, upload.file.end, out))
             with content.open("rb") as file:
                 held = summary(file)
             now_s = time()
@@ -134,16 +136,27 @@ class Files:
             counts = msgspec.structs.astuple(held)
             return self.keep(File(asked.tenant, name, filename, PURPOSE, size, now_s, expires_s, *counts))
         except BaseException:
-            content.unlink(missing_ok=True)
+            self.drop([name])
             raise
+
+    def expect(self, tenant: str, name: str, size: int) -> None:
+        """In a thread: enter a file whose content is about to come. Raises BadRequest where its tenant has too many."""
+        limit = self.section.tenant_bytes
+
+        def enter(database: Connection) -> None:
+            if file_rows.num_bytes(database, tenant) + size > limit:
+                raise BadRequest(f"with this file there would be more than {limit} bytes: delete some", param="file")
+            file_rows.comes(database, tenant, name, size)
+
+        self.database.do(enter)
 
     def write(self, name: str, copy: Callable[[BinaryIO], object]) -> Path:
         """In a thread: a file's content, whole or not at all. Raises StoreError."""
         path = self.path(name)
-        part = path.with_suffix(".part")
+        part = path.with_suffix(PART)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as out:
+            private.folder(self.folder)
+            with private.opened(part, "wb") as out:
                 copy(out)
                 out.flush()
                 os.fsync(out.fileno())
@@ -151,28 +164,22 @@ class Files:
         except OSError as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-            raise StoreError(f"the file {path} cannot be written ({error.strerror})") from error
+            raise StoreError(f"the file {path.name} cannot be written ({error.strerror})") from error
         return path
 
     def keep(self, file: File) -> File:
-        """In a thread: enter a file whose content is written. Raises BadRequest where its tenant has too many."""
-        limit = self.section.tenant_bytes
-
-        def enter(database: Connection) -> None:
-            if file.purpose == PURPOSE and file_rows.num_bytes(database, file.tenant) + file.bytes > limit:
-                raise BadRequest(f"with this file there would be more than {limit} bytes: delete some", param="file")
-            file_rows.insert(database, file)
-
-        self.database.do(enter)
+        """In a thread: enter a file whose content is written. Raises StoreError where it took too long."""
+        if not self.database.do(lambda database: file_rows.insert(database, file)):
+            raise StoreError(f"the file {file.id} came too slowly: it is not awaited any more")
         return file
 
     def results(self, tenant: str, job: str, figures: str) -> str:
         """In a thread: a job's figures as a file of its tenant, once; its id."""
-        name = f"file-{job.removeprefix('ftjob-')}"
+        name, content = f"file-{job.removeprefix('ftjob-')}", figures.encode()
         if self.database.do(lambda database: file_rows.one(database, tenant, name)) is None:
-            content = self.write(name, lambda out: out.write(figures.encode()))
-            size = content.stat().st_size
-            self.keep(File(tenant, name, f"{job}-metrics.csv", RESULTS, size, time(), None))
+            self.database.do(lambda database: file_rows.comes(database, tenant, name, len(content)))
+            self.write(name, lambda out: out.write(content))
+            self.keep(File(tenant, name, f"{job}-metrics.csv", RESULTS, len(content), time(), None))
         return name
 
     async def found(self, tenant: str, name: str) -> File:
@@ -183,9 +190,17 @@ class Files:
         return file
 
     async def clean(self) -> None:
-        """Let go of files whose time is over, and that no job needs."""
-        for name in await self.database.run(lambda database: file_rows.expired(database, self.user_of)):
-            await asyncio.to_thread(self.path(name).unlink, missing_ok=True)
+        """Let go of files whose time is over and that no job needs, and of what a kill left half come or half gone."""
+        if names := await self.database.run(lambda database: file_rows.over(database, self.user_of)):
+            await asyncio.to_thread(self.drop, names)
+
+    def drop(self, names: Sequence[str]) -> None:
+        """In a thread: delete the content of files that nobody has. Where that fails, `clean` does it."""
+        with suppress(OSError, StoreError):
+            for name in names:
+                self.path(name).unlink(missing_ok=True)
+                self.path(name).with_suffix(PART).unlink(missing_ok=True)
+            self.database.do(lambda database: file_rows.left(database, names))
 
     def path(self, name: str) -> Path:
         """Where a file's content lies; names are ours."""

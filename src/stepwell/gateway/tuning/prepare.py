@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stepwell.config_kept import FineTuning
 from stepwell.errors import ConfigError
+from stepwell.gateway import private
 from stepwell.gateway.tuning import examples, recipe
 from stepwell.gateway.tuning.files import Files
 from stepwell.gateway.tuning.job_rows import Job
@@ -29,7 +30,7 @@ class NoExtra(ConfigError):  # noqa: N818 - a word like its siblings in errors.p
 def prepared(job: Job, folder: Path, section: FineTuning, files: Files) -> list[str]:
     """Write rows and recipe; the command. A job that goes on finds the same rows. Raises ConfigError, BadRequest."""
     check_extra(section.python)
-    folder.mkdir(parents=True, exist_ok=True)
+    private.folder(folder)
     training = folder / recipe.TRAINING
     if job.validation_file is not None:
         take(files.path(job.validation_file), folder / recipe.VALIDATION)

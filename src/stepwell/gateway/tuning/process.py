@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from stepwell.gateway import private
+
 SHELL = 'nice -n 10 "$@"; echo $? > "$0.part" && mv "$0.part" "$0"'
 """Trains with what callers leave of the processor."""
 SAID, LOG, ENDED = "said", "log.txt", "ended"
@@ -32,13 +34,13 @@ class Process:
 
     def start(self, command: Sequence[str]) -> None:
         """Begin, or go on. What was said before stays."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private.folder(self.folder)
         (self.folder / ENDED).unlink(missing_ok=True)
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             os.set_inheritable(lock, True)  # noqa: FBT003 - its only argument
-            with (self.folder / SAID).open("ab") as said, (self.folder / LOG).open("ab") as log:
+            with private.opened(self.folder / SAID, "ab") as said, private.opened(self.folder / LOG, "ab") as log:
                 if said.tell():
                     said.write(b"\n")  # the line before may have been cut off
                 self.child = subprocess.Popen(  # noqa: S603 - the operator's interpreter, and words of ours
@@ -48,6 +50,7 @@ class Process:
                     stderr=log,
                     pass_fds=(lock,),
                     start_new_session=True,
+                    umask=0o077,
                 )
             (self.folder / "pid").write_text(str(self.child.pid))
         finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell.errors import DistillError
+from stepwell.gateway import private
 from stepwell.gateway.tuning.job_rows import Job
 
 SERVES = "promote"
@@ -28,6 +29,7 @@ def published(job: Job, result: Mapping[str, Any] | None, models: Path) -> dict[
         raise DistillError("the run ended well, but told of no folder with a model")
     folder = models / job.id
     part = models / f".{job.id}.part"
+    private.folder(models)
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(made, part)
     promotion = made.parent / GATE

@@ -20,6 +20,7 @@ from typing import Any
 
 from stepwell.config_kept import FineTuning
 from stepwell.errors import StepwellError, StoreError
+from stepwell.gateway import private
 from stepwell.gateway.database import Database
 from stepwell.gateway.tuning import job_rows
 from stepwell.gateway.tuning.files import Files
@@ -68,14 +69,15 @@ class Runner:
             os.close(lock)
 
     async def tidy(self) -> None:
-        """Now and then: let go of the rows of jobs that have ended."""
+        """Now and then: let go of the rows of jobs that have ended, and of files that nobody has."""
         if monotonic() - self.tidied_s >= TIDY_S:
+            await self.files.clean()
             await asyncio.to_thread(tidy, self.folder / JOBS, self.database)
             self.tidied_s = monotonic()
 
     async def only_one(self) -> int:
         """Wait to be the one that runs jobs."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        private.folder(self.folder)
         lock = os.open(self.folder / "runner.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             while True:
