@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from conftest import SCRIPTED, Gateway, Start
 from stepwell.gateway.tuning import recipe
+from stepwell.gateway.tuning.result import without_folders
 
 KEYS = '[[keys]]\ntenant = "a"\nenv = "KEY_A"\n\n[[keys]]\ntenant = "b"\nenv = "KEY_B"\n'
 ROWS = b"".join(
@@ -195,8 +196,9 @@ def test_a_job_from_upload_to_model(tuned: Tuned) -> None:
             "student.Q8_0.gguf",
             0.25,
         )
-        assert (Path(gate["folder"]) / gate["gguf"]).read_bytes() == b"GGUF"
-        assert (Path(gate["promotion"]) / "verdict.json").read_text() == "signed"
+        assert (gate["folder"], gate["promotion"]) == (f"models/{job.id}", f"models/{job.id}/promotion")
+        assert (tuned.jobs.parent / gate["folder"] / gate["gguf"]).read_bytes() == b"GGUF"
+        assert (tuned.jobs.parent / gate["promotion"] / "verdict.json").read_text() == "signed"
         waits(lambda: not tuned.kept(job.id))
         (checkpoint,) = ai.fine_tuning.jobs.checkpoints.list(job.id)
         assert (checkpoint.step_number, checkpoint.metrics.train_loss) == (2, 1.0)
@@ -487,6 +489,19 @@ def test_lists_of_jobs(tuned: Tuned) -> None:
         assert [each.id for each in ai.fine_tuning.jobs.list(metadata={"team": "a"}, limit=1)] == [names[2], names[0]]
         with pytest.raises(openai.BadRequestError):
             ai.fine_tuning.jobs.list(after="ftjob-x")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("/srv/well/jobs/ftjob-1/recipe.toml:3: train.loss: no such loss", "recipe.toml:3: train.loss: no such loss"),
+        ("'/srv/well/a.jsonl' cannot be read (/var/x/)", "'a.jsonl' cannot be read ()"),
+        ("http://127.0.0.1:9/v1/chat does not answer", "http://127.0.0.1:9/v1/chat does not answer"),
+        ("file=/etc/a/b, 3/4 of models/a/b", "file=b, 3/4 of models/a/b"),
+    ],
+)
+def test_a_tenant_is_told_no_folder_of_the_server(said: str, told: str) -> None:
+    assert without_folders(said) == told
 
 
 def test_a_job_of_too_many_steps_is_refused(tuned: Tuned) -> None:

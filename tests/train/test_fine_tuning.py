@@ -95,7 +95,8 @@ def test_from_an_upload_to_a_served_model(serve: Start, tmp_path: Path) -> None:
         assert any("train loss=" in message for message in messages)
         (checkpoint,) = ai.fine_tuning.jobs.checkpoints.list(job.id)
         assert checkpoint.fine_tuned_model_checkpoint == done.fine_tuned_model
-    served = f'[engines.tiny]\ntype = "embedded"\npath = "{gate["folder"]}/{gate["gguf"]}"\n[routes.tiny]\nengines = ["tiny"]\n'
+    kept = folder / "stepwell-data" / "fine-tuning"
+    served = f'[engines.tiny]\ntype = "embedded"\npath = "{kept / gate["folder"] / gate["gguf"]}"\n[routes.tiny]\nengines = ["tiny"]\n'
     with client(serve(SCRIPTED + served + 'price = "gpt-4o-mini"\n', name="second")) as ai:
         asked: Any = [{"role": "user", "content": "name[The Blue Fox], food[Thai]"}]
         told = ai.chat.completions.create(model="tiny", messages=asked, max_tokens=8, temperature=0)
@@ -117,5 +118,5 @@ def test_a_teacher_answers_bare_prompts(serve: Start, tmp_path: Path) -> None:
         messages = [each.message for each in ai.fine_tuning.jobs.list_events(job.id, limit=100)]
         assert done.status == "succeeded", (done.error, messages)
         assert "Stage teach" in messages
-        card = (Path(done.to_dict()["gate"]["folder"]) / "README.md").read_text()
+        card = (folder / "stepwell-data" / "fine-tuning" / done.to_dict()["gate"]["folder"] / "README.md").read_text()
         assert "Teacher: house-writer" in card

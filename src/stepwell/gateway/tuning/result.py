@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,10 @@ SERVES = "promote"
 """The gate's word for a model that may serve."""
 GATE, PROMOTION = "gate", "promotion"
 """Where a run leaves the gate's signed verdict, beside its student, and where it lies in a model's folder."""
+
+
+FOLDERS = re.compile(r"(?<![\w:/.\-~])/(?:[^\s/'\"`]+/)+")
+"""The folders of an absolute path; a URL's are none."""
 
 
 def model_name(job: Job) -> str:
@@ -46,7 +51,7 @@ def published(job: Job, result: Mapping[str, Any] | None, models: Path) -> dict[
 
 
 def gate(result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What the gate said, where the model lies, and what may be done with it."""
+    """What the gate said, where the model lies (from `[fine_tuning] folder`), and what may be done with it."""
     said = result.get("gate") or {}
     decision = str(said.get("decision", "not judged"))
     gguf = sorted(each.name for each in folder.glob("*.gguf"))
@@ -54,11 +59,16 @@ def gate(result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "decision": decision,
         "reason": str(said.get("reason", "the recipe has no [gate]")),
         "serves": decision == SERVES,
-        "folder": str(folder.absolute()),
+        "folder": f"{folder.parent.name}/{folder.name}",
         "gguf": gguf[0] if gguf else None,
-        "promotion": str(folder.absolute() / PROMOTION) if (folder / PROMOTION).is_dir() else None,
+        "promotion": f"{folder.parent.name}/{folder.name}/{PROMOTION}" if (folder / PROMOTION).is_dir() else None,
     }
     return {**told, "usd": sum(float(cost.get("usd", 0)) for cost in (result.get("costs") or {}).values())}
+
+
+def without_folders(text: str) -> str:
+    """What a run said, as it is told to its tenant: of the server's absolute paths the names alone."""
+    return FOLDERS.sub("", text)
 
 
 def how(gate: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ from sqlite3 import Connection
 from time import monotonic, time
 from typing import Any
 
+from msgspec import structs
+
 from stepwell.config_kept import FineTuning
 from stepwell.errors import StepwellError, StoreError
 from stepwell.gateway import private
@@ -28,7 +30,7 @@ from stepwell.gateway.tuning.job_rows import Event, Failure, Job, Standing, Stat
 from stepwell.gateway.tuning.leftover import tidy
 from stepwell.gateway.tuning.prepare import prepared
 from stepwell.gateway.tuning.process import Process
-from stepwell.gateway.tuning.result import how, published
+from stepwell.gateway.tuning.result import how, published, without_folders
 from stepwell.gateway.tuning.speech import checkpoint, heard, table
 
 log = logging.getLogger(__name__)
@@ -194,6 +196,8 @@ class Runner:
 
     async def fail(self, job: Job, failure: Failure) -> None:
         """Say why a job failed."""
+        log.warning("job %s failed: %s", job.id, failure.message)
+        failure = structs.replace(failure, message=without_folders(failure.message))
         notes = [event(f"The job failed: {failure.message}", "error")]
         changes = {"error": failure, "finished_s": time()}
         for was in ("queued", "running"):
