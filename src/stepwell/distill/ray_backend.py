@@ -7,21 +7,19 @@ see the run's folder. A worker that dies takes the others with it; all go on fro
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
 
 from stepwell.errors import DistillError
 
 TRIES = 3
 """So often a run goes on after a worker died."""
-HERE = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-"""A Ray of this run's own, which listens to this machine alone."""
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+"""Read when ray is imported: a Ray of this run's own listens on loopback only, and reports to nobody."""
 
 
 def spread(
@@ -38,40 +36,47 @@ def spread(
     """
     if workers < 1:
         raise DistillError("--ray needs at least 1 worker")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with cluster() as room:
+        if workers > room:
+            raise DistillError(f"--ray {workers}: the cluster has room for {room}, one CPU or GPU each")
+        return fitted(work, given, out, workers=workers, tries=tries)
+
+
+@contextmanager
+def cluster(num_cpus: int | None = None) -> Iterator[int]:
+    """Ray, begun here or by a caller, and how many workers it has room for: it would wait for ever for more."""
+    if "RAY_ADDRESS" not in os.environ:
+        os.environ |= ALONE
+    import ray  # noqa: PLC0415 - after its settings
+
     ours = not ray.is_initialized()
     try:
         if ours:
-            begin()
-        check_room(workers)
-        trainer = TorchTrainer(
-            work,
-            train_loop_config=dict(given),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=torch.cuda.is_available()),
-            run_config=RunConfig(
-                name="ray", storage_path=str(out.resolve()), failure_config=FailureConfig(max_failures=tries)
-            ),
-        )
-        result = trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise DistillError(f"a worker failed: {error}", file=str(out)) from error
+            here = {} if "RAY_ADDRESS" in os.environ else {"address": "local", "include_dashboard": False}
+            ray.init(**here, num_cpus=num_cpus, log_to_driver=False)
+        yield int(ray.cluster_resources().get("GPU" if torch.cuda.is_available() else "CPU", 0))
+    except DistillError:
+        raise
+    except Exception as error:  # Ray's own are of many kinds, a bare Exception among them
+        raise DistillError(f"Ray: {error}") from error
     finally:
         if ours:
             ray.shutdown()
-    return result.return_value
 
 
-def begin() -> None:
-    """Join the cluster, or start one. Raises DistillError."""
-    try:
-        ray.init(**({} if "RAY_ADDRESS" in os.environ else HERE), log_to_driver=False)
-    except Exception as error:  # Ray's own are of many kinds, a bare Exception among them
-        raise DistillError(f"Ray does not start: {error}") from error
+def fitted(
+    work: Callable[[Mapping[str, Any]], Any], given: Mapping[str, Any], out: Path, *, workers: int, tries: int
+) -> Any:  # noqa: ANN401
+    """What the first worker returns."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig  # noqa: PLC0415
+    from ray.train.torch import TorchTrainer  # noqa: PLC0415
 
-
-def check_room(workers: int) -> None:
-    """Raise DistillError where the cluster can never start so many workers: Ray itself would wait for ever."""
-    kind = "GPU" if torch.cuda.is_available() else "CPU"
-    room = int(ray.cluster_resources().get(kind, 0))
-    if workers > room:
-        raise DistillError(f"--ray {workers}: the cluster has {room} {kind}s, and each worker takes one")
+    trainer = TorchTrainer(
+        work,
+        train_loop_config=dict(given),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=torch.cuda.is_available()),
+        run_config=RunConfig(
+            name="ray", storage_path=str(out.resolve()), failure_config=FailureConfig(max_failures=tries)
+        ),
+    )
+    return trainer.fit().return_value
