@@ -44,7 +44,7 @@ def run(given: argparse.Namespace) -> int:
     """Run or go on; 1 where the new skill has not reached its goal. Raises StepwellError."""
     lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if lacking:
-        raise ConfigError(f"needs {', '.join(lacking)}: pip install 'stepwell[train,templates]'")
+        raise ConfigError(f"needs {', '.join(lacking)}: pip install 'stepwell[synth,train]'")
     import msgspec  # noqa: PLC0415 - lazy, like all commands
 
     from stepwell.campaigns.interact import STUDENT, Allowed, interacted  # noqa: PLC0415

@@ -71,7 +71,7 @@ def check(file: File) -> None:
     needed = [*TRAIN, *(["gguf"] if file.export.quantize else []), *(["xllamacpp"] if file.gate else [])]
     lacking = [name for name in needed if importlib.util.find_spec(name) is None]
     if lacking:
-        what = "stepwell[train,embedded,templates]"
+        what = "stepwell[embedded,synth,train]"
         raise ConfigError(f"needs {', '.join(lacking)}: pip install torch==2.13.0, then '{what}'")
     if file.gate is not None:
         from stepwell.signing import signing_key  # noqa: PLC0415
