@@ -197,13 +197,13 @@ def test_rows_without_an_answer_are_told(tmp_path: Path) -> None:
 def test_a_changed_function_of_ones_own_is_another_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     captured(tmp_path)
-    module = tmp_path / "my_checks.py"
-    verify = 'verify = "my_checks:right"\n'
+    module = tmp_path / "my_rights.py"
+    verify = 'verify = "my_rights:right"\n'
     synth = (
         f'[synth]\nlicence = "own"\nreal_floor = 0\n[synth.captured]\npaths = ["captured"]\n[synth.filters]\n{verify}'
     )
     student = f'[student]\ntokenizer = "{WRITER.parent}"\n'
-    text = f'{synth}{student}{TEACHER}verifier = "my_checks:right"\n[gate]\n{verify}'
+    text = f'{synth}{student}{TEACHER}verifier = "my_rights:right"\n[gate]\n{verify}'
 
     def inputs() -> dict[str, bytes]:
         job = Job(load(written(tmp_path, text)), tmp_path / "root")

@@ -85,7 +85,7 @@ def test_get_then_report_bad(serve: Start, shell: Any) -> None:
     (told,) = kept(run, asked)
     assert (told["whose"], told["state"], told["engine"]) == ("tenant", "fresh", "scripted")
     assert "The well is deep." in told["body"]
-    assert told["tags"][0] == "model:well"
+    assert "model:well" in told["tags"]
     assert f"answer          {told['answer']}" in run("get", told["answer"])
     assert "no answer is kept" in run("get", run.file("other.json", body("How old?")), code=2)
     assert "no answer is kept" in run("get", "0" * 64, code=2)

@@ -98,6 +98,10 @@ class Interaction(Struct, frozen=True):
     reason: str
 
 
+FORGIVEN = 1
+"""After so many rounds that lose too much of the old skill another may win it back: a new one first shakes it."""
+
+
 def best_of(rounds: Sequence[Round], max_loss: float) -> Round:
     """The round with the most new skill among those that have kept the old one."""
     kept = [each for each in rounds if each.old >= rounds[0].old - max_loss]
@@ -107,9 +111,10 @@ def best_of(rounds: Sequence[Round], max_loss: float) -> Round:
 def ended(rounds: Sequence[Round], section: InteractSection) -> str:
     """Why no further round is wanted; "" where one is."""
     last, first = rounds[-1], rounds[0]
-    if last.old < first.old - section.max_loss:
+    lost = [each.old < first.old - section.max_loss for each in rounds[-FORGIVEN - 1 :]]
+    if len(rounds) > FORGIVEN + 1 and all(lost):
         return f"the old skill fell from {first.old:.1%} to {last.old:.1%}"
-    if last.new >= section.goal:
+    if last.new >= section.goal and not lost[-1]:
         return f"the new skill has reached its goal: {last.new:.1%}"
     return f"{last.number} rounds are over" if last.number >= section.rounds else ""
 
