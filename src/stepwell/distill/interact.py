@@ -112,7 +112,7 @@ def another(job: Job, done: Sequence[Round]) -> tuple[Round | None, str]:
     """One more round; or none, and why."""
     number = len(done)
     folder = job.root / f"round-{number:02}-{digest_of(job, number)}"
-    student = Path(rounds.best_of(done, job.section.max_loss).student)
+    student = Path(done[-1].student)
     job.watch(f"round {number}: the student answers", None)
     tries = rounds.kept(folder / rounds.PRACTICE, Try, lambda: practised(job, student, number))
     wrongs = [Wrong(each.prompt, each.answer, each.complaints) for each in tries if each.complaints]
@@ -123,7 +123,7 @@ def another(job: Job, done: Sequence[Round]) -> tuple[Round | None, str]:
     names = Names(job.teacher, f"student@{job.pupil.revision(student)}")
     new = rounds.kept(folder / rounds.LESSONS, Lesson, lambda: lessons.from_round(job.section, names, tries, repaired))
     job.watch(f"round {number}: the student learns", None)
-    learned = job.pupil.learn(student, taught(job, number, repaired), folder)
+    learned = job.pupil.learn(student, taught(job, number, repaired, rounds.share_old(done, job.section)), folder)
     told = Round(
         number=number,
         new=0.0,
@@ -163,7 +163,7 @@ def corrected(job: Job, folder: Path, wrongs: Sequence[Wrong]) -> list[Repaired]
     return rounds.kept(file, Repaired, lambda: after.repaired) if after.repaired else []
 
 
-def taught(job: Job, number: int, repaired: Sequence[Repaired]) -> Taught:
+def taught(job: Job, number: int, repaired: Sequence[Repaired], share_old: float) -> Taught:
     """The lessons of this round and all before it; in each epoch with other swaps, and a replay of other old rows."""
     new = [row for folder in earlier(job, number + 1) for row in rounds.read(folder / rounds.LESSONS, Lesson)]
     values = replay.values_of([*job.prompts, *(row.prompt for row in job.old)])
@@ -173,7 +173,7 @@ def taught(job: Job, number: int, repaired: Sequence[Repaired]) -> Taught:
         chance = chance_of(job, number, at)
         more = lessons.from_swaps(new, job.section.swaps, values, job.verify, held=held, chance=chance)
         examples = [Example(row.prompt, row.completion, id=row.id) for row in (*new, *more)]
-        return replay.mixed(examples, job.old, job.section.share_old, chance)
+        return replay.mixed(examples, job.old, share_old, chance)
 
     return Taught(epoch, lessons.pairs_of(repaired))
 

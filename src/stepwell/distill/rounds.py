@@ -102,6 +102,12 @@ FORGIVEN = 1
 """After so many rounds that lose too much of the old skill another may win it back: a new one first shakes it."""
 
 
+def share_old(rounds: Sequence[Round], section: InteractSection) -> float:
+    """Share of old rows in the next round: half of the way to all of them where the last one lost too much."""
+    lost = rounds[-1].old < rounds[0].old - section.max_loss
+    return (1 + section.share_old) / 2 if lost else section.share_old
+
+
 def best_of(rounds: Sequence[Round], max_loss: float) -> Round:
     """The round with the most new skill among those that have kept the old one."""
     kept = [each for each in rounds if each.old >= rounds[0].old - max_loss]
