@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from hashlib import file_digest
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,9 +16,10 @@ from stepwell.engines.answers import Answers, Budget
 from stepwell.engines.asking import Teacher
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http
-from stepwell.errors import ConfigError, EngineUnavailable
+from stepwell.errors import ConfigError, DistillError, EngineUnavailable
 from stepwell.ledger import prices
 from stepwell.protocols import Engine
+from stepwell.quality.files import sha256_of
 from stepwell.synth.recipe import Filters, Generator, Recipe
 from stepwell.types import Request, Usage
 
@@ -103,11 +103,9 @@ def paying(recipe: Recipe, engine: Engine, answers: Answers, budget: Budget, wat
 def digest(path: Path) -> str:
     """The beginning of a file's SHA-256. Raises ConfigError."""
     try:
-        with path.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()[:REVISION_CHARS]
-    except OSError as error:
-        what = f"{path} cannot be read ({error.strerror}); name a GGUF file"
-        raise ConfigError(what, field="synth.generator.path") from error
+        return sha256_of(path)[:REVISION_CHARS]
+    except DistillError as error:
+        raise ConfigError(f"{error}; name a GGUF file", field="synth.generator.path") from error
 
 
 def embedded(section: Generator, path: Path) -> EmbeddedEngine:

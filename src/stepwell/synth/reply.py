@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from stepwell.engines import replies
 from stepwell.engines.answers import Kept
 from stepwell.quality.refusals import is_refusal, other_language
 from stepwell.synth.recipe import Filters
@@ -27,42 +26,10 @@ class Said(Struct, frozen=True):
     usd: float = 0.0
 
 
-class _Message(Struct):
-    content: Any = None
-    refusal: Any = None
-
-
-class _Choice(Struct):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Reply(Struct):
-    choices: list[_Choice]
-    model: str = ""
-    system_fingerprint: str | None = None
-
-
 def read(kept: Kept, revision: str = "") -> Said:
     """The text of a reply, or why it has none."""
-    usage, usd = kept.usage, kept.usd
-    try:
-        reply = msgspec.json.decode(kept.body, type=_Reply)
-        choice = reply.choices[0]
-    except (msgspec.DecodeError, LookupError) as error:
-        return Said("", f"the reply is no chat completion ({error})", revision, usage, usd)
-    revision = revision or " ".join(each for each in (reply.model, reply.system_fingerprint) if each)
-    text = choice.message.content.strip() if isinstance(choice.message.content, str) else ""
-    return Said(text, fault_of(choice, text), revision, usage, usd)
-
-
-def fault_of(choice: _Choice, text: str) -> str:
-    """Why a choice is no answer; "" where it is one."""
-    if choice.message.refusal or choice.finish_reason == "content_filter":
-        return "refused"
-    if choice.finish_reason == "length":
-        return "cut off at max_tokens"
-    return "" if text else "empty"
+    told = replies.read(kept.body)
+    return Said(told.text, told.fault, revision or told.revision, kept.usage, kept.usd)
 
 
 def no_answer(text: str, wanted: Filters) -> str:

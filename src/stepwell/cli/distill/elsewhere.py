@@ -49,7 +49,7 @@ def by_trl(recipe: Recipe, given: argparse.Namespace) -> Trained:
     """One run by TRL, of the folder that the student begins with, or of a new one in the run's folder."""
     import torch  # noqa: PLC0415 - seconds, and only here
 
-    from stepwell.cli.distill.train import rows_of, words_of  # noqa: PLC0415
+    from stepwell.cli.distill.train import rows_of  # noqa: PLC0415
     from stepwell.distill import student, trl_backend  # noqa: PLC0415
     from stepwell.distill.bar import bar  # noqa: PLC0415
     from stepwell.distill.data import examples  # noqa: PLC0415
@@ -61,7 +61,7 @@ def by_trl(recipe: Recipe, given: argparse.Namespace) -> Trained:
     out = given.out or given.recipe.with_suffix("")
     begin = recipe.path(section.folder) if section.folder else out / "begin"
     if not begin.exists():
-        student.save(student.create(section, words_of(recipe), plan.seed), begin, {})
+        student.save(student.create(section, recipe.words(), plan.seed), begin, {})
     judged = parsed(plan.loss)[0] in DIVERGENCES and teacher is not None and teacher.is_folder
     with bar(plan.steps, quiet=given.json) as watch:
         return trl_backend.train(

@@ -75,7 +75,7 @@ def learned(recipe: Recipe, given: argparse.Namespace) -> Trained:
     device = given.device or (f"cuda:{parallel.local_rank()}" if torch.cuda.is_available() else "cpu")
     section = recipe.file.student
     begin = str(recipe.path(section.folder)) if section.folder else ""
-    model = student.create(msgspec.structs.replace(section, folder=begin), words_of(recipe), plan.seed)
+    model = student.create(msgspec.structs.replace(section, folder=begin), recipe.words(), plan.seed)
     model.module.to(device)
     learn = partial(
         train.train,
@@ -99,28 +99,14 @@ def rows_of(recipe: Recipe, given: argparse.Namespace) -> Path:
     return given.data or recipe.path(named)
 
 
-def words_of(recipe: Recipe) -> Path:
-    """The folder whose tokenizer a new student takes. Raises ConfigError."""
-    section, teacher = recipe.file.student, recipe.file.teacher
-    if section.tokenizer or section.folder:
-        return recipe.path(section.tokenizer or section.folder)
-    if teacher is not None and teacher.is_folder:
-        return recipe.path(teacher.path)
-    raise ConfigError("a new student needs a tokenizer: name a folder that has one", field="student.tokenizer")
-
-
 def teacher_of(recipe: Recipe, device: str) -> Model | None:
     """The teacher, where the loss needs its weights. Raises ConfigError, DistillError."""
     from stepwell.distill.plan import DIVERGENCES, parsed  # noqa: PLC0415
     from stepwell.distill.student import load  # noqa: PLC0415
 
-    name, section = parsed(recipe.file.train.loss)[0], recipe.file.teacher
-    if name not in {*DIVERGENCES, "seq"}:
+    if parsed(recipe.file.train.loss)[0] not in {*DIVERGENCES, "seq"}:
         return None
-    if section is None or not section.is_folder:
-        what = f"the loss {recipe.file.train.loss!r} needs a teacher whose weights are here: name its folder"
-        raise ConfigError(what, field="teacher.path")
-    return load(recipe.path(section.path), device=device)
+    return load(recipe.teacher(), device=device)
 
 
 def sparse_of(plan: Plan, logits: Path | None, model: Model) -> SparseRows | None:
