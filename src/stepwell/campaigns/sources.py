@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from stepwell.config import EmbeddedEngine
 from stepwell.engines.answers import Answers, Budget, Spent
 from stepwell.engines.asking import Teacher
 from stepwell.engines.batches import Batches
+from stepwell.engines.bearer import bearer, secret
 from stepwell.engines.embedded import Embedded
-from stepwell.engines.http import Http, Key
+from stepwell.engines.http import Http
 from stepwell.errors import ConfigError, TemplateError
 from stepwell.ledger import prices
 from stepwell.templates.harvest import Pair, harvest
@@ -69,8 +69,9 @@ async def taught(job: Job, tasks: Sequence[Task], examples: Sequence[Pair]) -> W
     if section is None:
         raise ConfigError("no [teacher]")
     price = prices.price_of(prices.load(), section.price or section.model)
-    engine = Http("teacher", section.engine, bearer_key(section.key_env))
-    batches = Batches(section.url, os.environ.get(section.key_env, "")) if section.batches else None
+    key = secret(section.key_env, field="teacher.key_env")
+    engine = Http("teacher", section.engine, bearer(key))
+    batches = Batches(section.url, key) if section.batches else None
     brief = Brief(plan.tone, tuple(text for _, text in examples), plan.num_variants)
     done = iter(range(1, len(tasks) + 1))
     try:
@@ -102,20 +103,6 @@ async def told(job: Job, tasks: Sequence[Task]) -> Written:
         )
     finally:
         await engine.close()
-
-
-def bearer_key(env: str) -> Key | None:
-    """The teacher's key, from the environment. Raises ConfigError."""
-    if not env:
-        return None
-    key = os.environ.get(env)
-    if not key:
-        raise ConfigError(f"the environment variable {env} holds no key for the teacher")
-
-    async def given() -> str:
-        return key
-
-    return given
 
 
 def pairs(campaign: Campaign) -> Iterator[Pair]:

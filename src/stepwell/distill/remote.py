@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from random import uniform
 from typing import Any
@@ -17,14 +16,14 @@ from stepwell.config import EmbeddedEngine, HttpEngine
 from stepwell.distill.answered import WINDOW, Reader, Wanted, wanted
 from stepwell.distill.teach import Asked, Job, Outcome, TeacherSection
 from stepwell.engines.answers import BudgetReached, Kept
-from stepwell.engines.asking import Teacher, asked
+from stepwell.engines.asking import Teacher, asked, free
 from stepwell.engines.batched import batched
 from stepwell.engines.batches import Batches
+from stepwell.engines.bearer import bearer, secret
 from stepwell.engines.http import Http, OurKeyRefused
-from stepwell.errors import ConfigError, DistillError, EngineError, EngineRefusal
+from stepwell.errors import DistillError, EngineError, EngineRefusal
 from stepwell.ledger import prices
 from stepwell.quality.files import sha256_of
-from stepwell.types import Usage
 
 TRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S = 5, 0.2, 20.0
 TRY_AGAIN = (408, 409, 425, 429)
@@ -211,25 +210,7 @@ def opened(section: TeacherSection, path: str) -> Teacher:
     # Whether a call that failed was paid is seen call by call: the engine itself must not try again.
     config = HttpEngine(url=section.url, model=section.model, retries=0, breaker_failures=NO_BREAKER)
     usd_of = free if section.price == "free" else prices.price_of(prices.load(), section.price or section.model).of
-    key = os.environ.get(section.key_env, "") if section.key_env else ""
-    if section.key_env and not key:
-        raise ConfigError(f"the environment variable {section.key_env} holds no key", field="teacher.key_env")
+    key = secret(section.key_env, field="teacher.key_env")
     batches = Batches(section.url, key) if section.batches else None
     engine = Http("teacher", config, bearer(key))
     return Teacher(engine, section.model, usd_of, section.max_tokens, batches, section.url)
-
-
-def free(_: Usage | None) -> float:
-    """What an answer of a model of one's own costs."""
-    return 0.0
-
-
-def bearer(key: str) -> Callable[[], Awaitable[str]] | None:
-    """Gives the key; None where there is none."""
-    if not key:
-        return None
-
-    async def given_key() -> str:
-        return key
-
-    return given_key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from stepwell.config import AnyEngine, EmbeddedEngine, HttpEngine
+from stepwell.engines.bearer import bearer
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http, Key
 from stepwell.engines.iam import Iam
@@ -27,11 +28,4 @@ def bearer_key(config: HttpEngine) -> Key | None:
     """How an engine proves who we are: a key as it is, or one exchanged for tokens."""
     if config.iam is not None:
         return Iam(config.iam.url, os.environ[config.iam.api_key_env]).token
-    if not config.key_env:
-        return None
-    key = os.environ[config.key_env]
-
-    async def given() -> str:
-        return key
-
-    return given
+    return bearer(os.environ[config.key_env]) if config.key_env else None

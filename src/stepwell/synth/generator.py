@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +12,8 @@ from msgspec import Struct
 from stepwell.config import EmbeddedEngine, HttpEngine
 from stepwell.engines import terms
 from stepwell.engines.answers import Answers, Budget
-from stepwell.engines.asking import Teacher
+from stepwell.engines.asking import Teacher, free
+from stepwell.engines.bearer import bearer, secret
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http
 from stepwell.errors import ConfigError, DistillError, EngineUnavailable
@@ -21,7 +21,7 @@ from stepwell.ledger import prices
 from stepwell.protocols import Engine
 from stepwell.quality.files import sha256_of
 from stepwell.synth.recipe import Filters, Generator, Recipe
-from stepwell.types import Request, Usage
+from stepwell.types import Request
 
 REVISION_CHARS = 12
 Watch = Callable[[int, int, float], None]
@@ -70,7 +70,7 @@ def opened(recipe: Recipe, answers: Answers, budget: Budget, watch: Watch, *, i_
     else:
         # Whether a call that failed was paid is seen call by call: the engine itself must not try again.
         config = HttpEngine(url=section.url, model=section.model, retries=0)
-        engine = Http("generator", config, key_from(section.key_env))
+        engine = Http("generator", config, bearer(secret(section.key_env, field="synth.generator.key_env")))
     return paying(recipe, engine, answers, budget, watch)
 
 
@@ -112,25 +112,6 @@ def embedded(section: Generator, path: Path) -> EmbeddedEngine:
     """How a model runs in this process: one thread, since prompts are many and short."""
     slots, context = section.concurrency, section.context_tokens
     return EmbeddedEngine(path=str(path), threads=1, slots=slots, context_tokens=context)
-
-
-def free(_: Usage | None) -> float:
-    """What an answer of a model of one's own costs."""
-    return 0.0
-
-
-def key_from(env: str) -> Callable[[], Awaitable[str]] | None:
-    """The server's key, from the environment. Raises ConfigError."""
-    if not env:
-        return None
-    key = os.environ.get(env)
-    if not key:
-        raise ConfigError(f"the environment variable {env} holds no key", field="synth.generator.key_env")
-
-    async def given() -> str:
-        return key
-
-    return given
 
 
 def question(paid: Paid, text: str, seed: int, *, system: str = "") -> bytes:
