@@ -252,6 +252,23 @@ def test_several_workers_answer_on_one_port_and_stop_together(serve: Start) -> N
     assert gateway.stop() == 0
 
 
+def test_workers_stop_when_whoever_looks_after_them_is_killed(serve: Start) -> None:
+    gateway = serve(SCRIPTED.replace("port = 0", "port = 0\nworkers = 2"))
+    eventually(lambda: len(children(gateway.process.pid)) >= 2)
+    left = children(gateway.process.pid)
+    gateway.process.kill()
+    gateway.process.wait()
+    eventually(lambda: not any(alive(pid) for pid in left), 15)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and not merely waiting to be taken away."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def children(pid: int) -> list[int]:
     """Worker processes of a supervisor."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -75,7 +75,10 @@ async def stand(
     drain_s: float,
     started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Answer callers on a bound socket until SIGTERM or SIGINT, then let those in flight finish."""
+    """Answer callers on a bound socket until SIGTERM or SIGINT, then let those in flight finish.
+
+    A worker also stops when the process that looks after it is gone: nobody else could stop it, or start it again.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in STOPS:
@@ -85,7 +88,8 @@ async def stand(
     gc.set_threshold(50_000, 20, 50)
     server = await loop.create_server(listening(listener), sock=listening_socket, backlog=BACKLOG)
     started()
-    while not stop.is_set():
+    above = multiprocessing.parent_process()
+    while not stop.is_set() and (above is None or above.is_alive()):
         listener.sweep()
         await first_of(stop.wait(), SWEEP_S)
     server.close()
