@@ -20,11 +20,12 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from recipes.writer import data
 
+from bench.distill import e2e
 from stepwell.distill.critique import writing
 from stepwell.distill.data import Example
 from stepwell.distill.generate import generate
 from stepwell.distill.interact import Job, interact
-from stepwell.distill.plan import Plan, StudentSection
+from stepwell.distill.plan import Plan
 from stepwell.distill.pupil import Student
 from stepwell.distill.rounds import Interaction, InteractSection, Round
 from stepwell.distill.student import create, fingerprint, load
@@ -35,16 +36,13 @@ from stepwell.quality.verify import verifier
 from stepwell.synth.recombine import recombined
 from stepwell.synth.row import made
 
-WRITER = Path(__file__).parents[2] / "models" / "house-writer"
-LICENCE = "CC-BY-SA-4.0"
 SLOT = "familyFriendly"
-TEACHER = f"house-writer@{fingerprint(WRITER)[:12]}"
+TEACHER = f"house-writer@{fingerprint(e2e.TEACHER)[:12]}"
 SEEDS = (0, 1, 2)
 MAX_CALLS = 500
 POOL = 4_000
 """Prompts of the new skill that the student may practise on."""
 CHECKERS = ("slots", "slots_apart")
-STUDENT = StudentSection(hidden=128, layers=3, heads=4, kv_heads=1, inner=160)
 
 
 class Size(NamedTuple):
@@ -77,7 +75,7 @@ SETTINGS = InteractSection(
     goal=0.98,
     max_loss=0.02,
     train=ROUND,
-    licence=LICENCE,
+    licence=e2e.LICENCE,
 )
 FULL = Size(SEEDS, 8_000, BASE, SETTINGS, 10_000, 250)
 QUICK = Size(
@@ -112,21 +110,16 @@ def held_out(part: str, most: int) -> Prompts:
 
 def to_learn(num_old: int, num_new: int) -> Prompts:
     """Prompts recombined from those of E2E's training set; none that is held out, with or without the slot."""
-    held = {facts(without(mr)) for part in ("dev", "test") for mr in data.read(part)}
+    held = {e2e.key(without(mr)) for part in ("dev", "test") for mr in data.read(part)}
     mrs = list(data.read("train"))
 
     def drawn(seen: Sequence[str], num: int) -> list[str]:
-        rows = [made(mr, "?", source="seed", licence=LICENCE) for mr in seen if len(slots.facts_of(mr)) >= 4]
-        found = recombined(rows, num * 5 // 4, licence=LICENCE, seed=0)
-        return [row.prompt for row in found if facts(without(row.prompt)) not in held][:num]
+        rows = [made(mr, "?", source="seed", licence=e2e.LICENCE) for mr in seen if len(slots.facts_of(mr)) >= 4]
+        found = recombined(rows, num * 5 // 4, licence=e2e.LICENCE, seed=0)
+        return [row.prompt for row in found if e2e.key(without(row.prompt)) not in held][:num]
 
     new = [mr for mr in mrs if SLOT in slots.facts_of(mr)]
     return Prompts(drawn(new, num_new), drawn(sorted({without(mr) for mr in mrs}), num_old))
-
-
-def facts(mr: str) -> frozenset[tuple[str, str]]:
-    """Facts in no order."""
-    return frozenset(slots.facts_of(mr).items())
 
 
 class Lessons(NamedTuple):
@@ -139,7 +132,7 @@ class Lessons(NamedTuple):
 def lessons(size: Size) -> Lessons:
     """The same for all seeds: prompts, and to the old ones the teacher's own answers where they are right."""
     prompts = to_learn(size.taught, POOL)
-    said = [texts[0] for texts in generate(load(WRITER, dtype=torch.bfloat16), prompts.old)]
+    said = [texts[0] for texts in generate(load(e2e.TEACHER, dtype=torch.bfloat16), prompts.old)]
     right = verifier("slots")
     old = [Example(mr, text) for mr, text in zip(prompts.old, said, strict=True) if not right(mr, text)]
     return Lessons(prompts.new, old)
@@ -147,7 +140,7 @@ def lessons(size: Size) -> Lessons:
 
 def begun(size: Size, seed: int, known: Lessons, out: Path) -> Path:
     """A student that has learned all but the slot."""
-    return train(replace(size.base, seed=seed), create(STUDENT, WRITER, seed), known.old, out).folder
+    return train(replace(size.base, seed=seed), create(e2e.STUDENT, e2e.TEACHER, seed), known.old, out).folder
 
 
 def learned(size: Size, seed: int, student: Path, known: Lessons, out: Path) -> Interaction:
@@ -175,7 +168,9 @@ def learned(size: Size, seed: int, student: Path, known: Lessons, out: Path) -> 
 def house_writer(prompts: Sequence[str], attempt: int) -> list[str]:
     """The teacher: its likeliest answer first, a drawn one where that was wrong."""
     warmth = 0.7 if attempt else 0.0
-    return [said[0] for said in generate(load(WRITER, dtype=torch.bfloat16), prompts, temperature=warmth, seed=attempt)]
+    return [
+        said[0] for said in generate(load(e2e.TEACHER, dtype=torch.bfloat16), prompts, temperature=warmth, seed=attempt)
+    ]
 
 
 def shown(_what: str, over: Round | None) -> None:
