@@ -12,7 +12,19 @@ import stepwell
 from stepwell.errors import ConfigError, StepwellError
 from stepwell.toml import placed
 
-COMMANDS = ("serve", "explain", "ledger", "promise", "cache", "templates", "campaign", "synth", "distill", "demo")
+COMMANDS = (
+    "serve",
+    "explain",
+    "ledger",
+    "promise",
+    "cache",
+    "templates",
+    "campaign",
+    "synth",
+    "distill",
+    "quantize",
+    "demo",
+)
 FAILED = 2
 
 

@@ -1,0 +1,1 @@
+"""What quantization costs and gains, beside its peers: one module a claim."""
