@@ -1,0 +1,61 @@
+"""A recipe, applied to a model: every matrix that it names on its grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from stepwell.errors import DistillError
+from stepwell.quantize import gptq
+from stepwell.quantize.calibrate import Calibration, Tokens, measured
+from stepwell.quantize.formats import PLAIN, format_of
+from stepwell.quantize.grids import Coded, fit
+from stepwell.quantize.network import Network, matrices
+from stepwell.quantize.recipe import Recipe, Rule, chosen
+from stepwell.quantize.rounding import TRIES, clipped, nearest
+
+BLIND = {"round", "qat"}
+"""Methods that need no texts."""
+
+
+@torch.no_grad()
+def applied(
+    network: Network,
+    recipe: Recipe,
+    batches: Sequence[Tokens],
+    *,
+    calibration: Calibration | None = None,
+    watch: Callable[[str], None] | None = None,
+) -> dict[str, Coded]:
+    """Every matrix that the recipe gives a format of blocks, by short name. The network is as it was afterwards.
+
+    `watch` is told the name of each that is done. Raises DistillError for a format that does not fit, or for weights
+    that are no numbers.
+    """
+    weights = {name: weight.detach().float() for name, weight in matrices(network).items()}
+    rules = chosen(recipe, {name: tuple(weight.shape) for name, weight in weights.items()})
+    rules = {name: rule for name, rule in rules.items() if rule.format not in PLAIN}
+    if calibration is None and any(rule.method not in BLIND for rule in rules.values()):
+        calibration = measured(network, batches)
+    made = {}
+    for name, rule in rules.items():
+        made[name] = coded(name, weights[name], rule, calibration)
+        if watch is not None:
+            watch(name)
+    return made
+
+
+def coded(name: str, weight: Tensor, rule: Rule, calibration: Calibration | None) -> Coded:
+    """One matrix by its rule. Raises DistillError for weights that are no numbers."""
+    if not torch.isfinite(weight).all():
+        raise DistillError(f"{name} holds NaN or infinite weights: the model is damaged, train or fetch it again")
+    format_ = format_of(rule.format)
+    if rule.method in BLIND or calibration is None:
+        return nearest(weight, format_)
+    importance = calibration.importance(name)
+    if rule.method == "gptq" and importance is not None:
+        grid = fit(format_, weight, importance, tries=TRIES)
+        return gptq.solved(weight, grid, calibration.inputs[name])
+    return clipped(weight, format_, importance)
