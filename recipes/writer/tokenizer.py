@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,18 +29,21 @@ def trained(pairs: Sequence[data.Pair], seed: int = 0) -> Tokenizer:
     """Learn the merges from facts and texts, some of them about invented places."""
     chance = random.Random(seed)
     seen = data.epoch(data.grouped(list(pairs)), chance, share_renamed=0.3)
+    return learned((line for group in seen for text in group.texts for line in (group.mr, text)), VOCABULARY)
+
+
+def learned(lines: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Learn so many tokens from lines of text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(
-        (line for group in seen for text in group.texts for line in (group.mr, text)), trainer
-    )
+    tokenizer.train_from_iterator(lines, trainer)
     return tokenizer
 
 

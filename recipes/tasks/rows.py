@@ -1,0 +1,116 @@
+"""Write a task's rows and tokenizer: `python -m recipes.tasks.rows NAME runs/tasks/NAME`.
+
+`train.jsonl` is learned from; `dev.jsonl`, of other prompts, tells which weights are the best; `calibration.jsonl` is a
+sample of what is learned, `search.jsonl` chooses a recipe, `gate.jsonl` judges it and is used for nothing else. `words`
+is a byte-level BPE tokenizer of the texts that are learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from recipes.tasks import sources
+from recipes.tasks.sources import NAMES, Texts
+from recipes.writer import data, tokenizer
+from stepwell.distill.data import Example
+from stepwell.distill.replay import Values, swaps, values_of
+from stepwell.store import tables
+from stepwell.synth.leaks import leaks
+
+VOCABULARY = 1024
+CONTEXT = 512
+NUM_DEV, NUM_CALIBRATION = 256, 256
+SWAPS = 4
+"""Rows about something else that are tried for each text with facts."""
+INVENTED = {
+    "e2e": "name near",
+    "viggo": "name developer",
+    "sgd": "restaurant_name hotel_name place_name event_name property_name therapist_name recipient_name attraction_name "
+    "movie_name title song_name artist album director",
+}
+"""Slots whose values are names: half of the values that are swapped in have never been heard."""
+NUM_INVENTED = 400
+TEXTS = frozenset(INVENTED)
+"""Tasks whose completions are texts about facts; the others' are labels."""
+
+
+def write(name: str, out: Path) -> dict[str, int]:
+    """A task's files in a folder; how many rows each has. Raises FileNotFoundError where there is no data."""
+    parts = sources.parts(name)
+    dev = dict(sorted(parts.learn.items(), key=lambda each: sources.share(each[0], "dev"))[:NUM_DEV])
+    learn = {prompt: texts for prompt, texts in parts.learn.items() if prompt not in dev}
+    judged = {sources.key(prompt) for part in (dev, parts.search, parts.gate) for prompt in part}
+    train = [each for each in learned(name, learn) if sources.key(each.prompt) not in judged]
+    files = {"dev": dev, "calibration": sampled(learn, parts.gate), "search": parts.search, "gate": parts.gate}
+    words = out / "words"
+    shutil.rmtree(words, ignore_errors=True)
+    tokenizer.write(tokenizer.learned(lines(train), VOCABULARY), words, CONTEXT)
+    tables.write(out / "train.jsonl", ({"prompt": each.prompt, "completion": each.completion} for each in train))
+    for part, texts in files.items():
+        tables.write(out / f"{part}.jsonl", judging(texts))
+    return {"train": len(train), **{part: len(texts) for part, texts in files.items()}}
+
+
+def sampled(learn: Texts, gate: Texts) -> Texts:
+    """A sample of what is learned, no row with so many words in a row of what the gate asks."""
+    order = sorted(learn, key=lambda prompt: sources.share(prompt, "calibration"))[: 2 * NUM_CALIBRATION]
+    held = leaks([(prompt, learn[prompt][0]) for prompt in order], [(prompt, "") for prompt in gate])
+    kept = [prompt for at, prompt in enumerate(order) if at not in held]
+    return {prompt: learn[prompt] for prompt in kept[:NUM_CALIBRATION]}
+
+
+def judging(texts: Texts) -> Iterator[Mapping[str, object]]:
+    """Rows that judge: one a prompt, with all texts that people wrote."""
+    for prompt, said in texts.items():
+        yield {"prompt": prompt, "completion": said[0], "references": said}
+
+
+def lines(train: Iterable[Example]) -> Iterator[str]:
+    """What the tokenizer learns from."""
+    for each in train:
+        yield each.prompt
+        yield each.completion
+
+
+def learned(name: str, texts: Texts, seed: int = 0) -> list[Example]:
+    """The rows that are learned: people's, and where they are about facts the same about something else."""
+    chance = random.Random(seed)
+    if name == "e2e":
+        return [example for _ in range(2) for example in restaurants(texts, chance)]
+    rows = [Example(prompt, text) for prompt, said in texts.items() for text in dict.fromkeys(said)]
+    if name not in TEXTS:
+        return rows
+    values = with_invented(values_of(texts), INVENTED[name].split(), chance)
+    return rows + [made for row in rows for made in swaps(row, SWAPS, values, lambda *_: [], chance)]
+
+
+def restaurants(texts: Texts, chance: random.Random) -> Iterator[Example]:
+    """E2E's texts as the house writer learns them: the agreeing ones more often, three in ten about invented places."""
+    groups = {mr: list(data.weighted(mr, said)) for mr, said in texts.items()}
+    for group in data.epoch(groups, chance, share_renamed=0.3):
+        yield from (Example(group.mr, text) for text in group.texts)
+
+
+def with_invented(values: Values, slots: Iterable[str], chance: random.Random) -> Values:
+    """Values with so many invented names again for slots that hold names."""
+    invented = {
+        slot: [data.invented_name(chance) for _ in values[slot][:NUM_INVENTED]] for slot in slots if slot in values
+    }
+    return {slot: [*each, *invented.get(slot, [])] for slot, each in values.items()}
+
+
+def main() -> None:
+    """Read the command line and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("out", type=Path)
+    given = parser.parse_args()
+    print(", ".join(f"{part} {num:,}" for part, num in write(given.name, given.out).items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The five data sets as texts by prompt, in three parts that share no prompt: learn, search, gate.
+
+E2E, Banking77 and CLINC150 keep their own test sets for the gate. ViGGO and SGD, whose test sets are small or not here,
+are parted by the hash of the prompt. A label is a text: `card_arrival` is `card arrival`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from recipes.writer import data
+from stepwell.synth.slots import facts_key
+
+Texts = dict[str, list[str]]
+"""By prompt, the texts that people wrote, or the label."""
+NAMES = ("e2e", "viggo", "sgd", "banking77", "clinc150")
+NEEDED = {
+    "viggo": ("train.csv", "valid.csv", "test.csv"),
+    "sgd": ("dev_system_turns.jsonl",),
+    "banking77": ("train.csv", "test.csv"),
+    "clinc150": ("data_full.json",),
+}
+HOW_TO_GET = {
+    "viggo": "ViGGO: huggingface.co/datasets/GEM/viggo",
+    "sgd": "system turns of the dev files of Schema-Guided Dialogue: github.com/google-research-datasets",
+    "banking77": "Banking77: github.com/PolyAI-LDN/task-specific-datasets",
+    "clinc150": "CLINC150: github.com/clinc/oos-eval",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Texts by prompt: to learn from, to choose on, and to report on."""
+
+    learn: Texts
+    search: Texts
+    gate: Texts
+
+
+def parts(name: str) -> Parts:
+    """A task's texts. Raises FileNotFoundError with the way to get them."""
+    found = {"e2e": e2e, "viggo": viggo, "sgd": sgd, "banking77": banking77, "clinc150": clinc150}[name]()
+    judged = {key(prompt) for prompt in (*found.search, *found.gate)}
+    learn = {prompt: texts for prompt, texts in found.learn.items() if key(prompt) not in judged}
+    gate = {key(prompt) for prompt in found.gate}
+    return Parts(
+        learn, {prompt: texts for prompt, texts in found.search.items() if key(prompt) not in gate}, found.gate
+    )
+
+
+def key(prompt: str) -> str:
+    """The same for prompts that ask the same: their facts in any order, or their words."""
+    return facts_key(prompt) or " ".join(prompt.casefold().split())
+
+
+def share(prompt: str, salt: str = "") -> float:
+    """A number from 0 to 1 that belongs to a prompt."""
+    return int.from_bytes(sha256(f"{salt}{key(prompt)}".encode()).digest()[:8]) / 2**64
+
+
+def by_hash(texts: Texts, search: float, gate: float) -> Parts:
+    """Shares of the prompts, by their hash."""
+    cuts: tuple[Texts, Texts, Texts] = ({}, {}, {})
+    for prompt, said in texts.items():
+        place = share(prompt)
+        cuts[2 if place < gate else 1 if place < gate + search else 0][prompt] = said
+    return Parts(*cuts)
+
+
+def folder(name: str) -> Path:
+    """A data set's folder. Raises FileNotFoundError with the way to get it."""
+    named = os.environ.get("STEPWELL_DATA", "")
+    path = Path(named) / name
+    lacking = [each for each in NEEDED[name] if not named or not (path / each).exists()]
+    if lacking:
+        what = " and ".join(f"{name}/{each}" for each in lacking)
+        raise FileNotFoundError(f"STEPWELL_DATA must name a folder with {what} ({HOW_TO_GET[name]})")
+    return path
+
+
+def collected(pairs: Iterable[tuple[str, str]]) -> Texts:
+    """Texts by prompt."""
+    texts: Texts = {}
+    for prompt, text in pairs:
+        texts.setdefault(prompt, []).append(text)
+    return texts
+
+
+def e2e() -> Parts:
+    """Facts of a restaurant in, a sentence out; learned from are texts that say all their facts."""
+    pairs = data.clean(data.read("train"))
+    return Parts(collected((pair.mr, pair.text) for pair in pairs), data.read("dev"), data.read("test"))
+
+
+def viggo() -> Parts:
+    """An act about a video game in, a sentence out."""
+    rows = [row for part in ("train", "valid", "test") for row in table(folder("viggo") / f"{part}.csv")]
+    return by_hash(collected((row["mr"], data.tidy(row["ref"])) for row in rows), search=0.2, gate=0.25)
+
+
+def sgd() -> Parts:
+    """What an assistant is to do in, what it says out: `Restaurants: confirm(time[7 pm])`."""
+    with (folder("sgd") / "dev_system_turns.jsonl").open(encoding="utf-8") as lines:
+        turns = [json.loads(line) for line in lines]
+    return by_hash(collected((acted(turn), data.tidy(turn["utterance"])) for turn in turns), search=0.2, gate=0.25)
+
+
+def acted(turn: Mapping[str, Any]) -> str:
+    """A turn's acts, neighbours of one kind together."""
+    said: list[tuple[str, list[str]]] = []
+    for action in turn["actions"]:
+        values = ", ".join(action["values"]).replace("[", "(").replace("]", ")")
+        slot = f"{action['slot']}[{values}]" if values else action["slot"]
+        if not said or said[-1][0] != action["act"]:
+            said.append((action["act"], []))
+        said[-1][1].extend([slot] if slot else [])
+    acts = "; ".join(f"{act.lower()}({', '.join(slots)})" for act, slots in said)
+    return f"{turn['service'].partition('_')[0]}: {acts}"
+
+
+def banking77() -> Parts:
+    """A customer's question in, one of 77 concerns out."""
+    learn, judged = (dict(labelled(table(folder("banking77") / f"{part}.csv"))) for part in ("train", "test"))
+    halves = by_hash(judged, search=0.5, gate=0.5)
+    return Parts(learn, halves.search, halves.gate)
+
+
+def labelled(rows: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """Banking77's questions, each with its label as a text."""
+    for row in rows:
+        yield " ".join(row["text"].split()), [row["category"].replace("_", " ").lower()]
+
+
+def clinc150() -> Parts:
+    """What somebody asks an assistant in, one of 150 intents out."""
+    told = json.loads((folder("clinc150") / "data_full.json").read_text(encoding="utf-8"))
+    learn, search, gate = (
+        {text: [label.replace("_", " ")] for text, label in told[part]} for part in ("train", "val", "test")
+    )
+    return Parts(learn, search, gate)
+
+
+def table(file: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        yield from csv.DictReader(lines)
