@@ -59,9 +59,9 @@ def test_each_format_holds_the_weights_as_well_as_it_can(tmp_path: Path, kind: s
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
-        ("config.json", lambda held: held.update(model_type="gemma3"), "'gemma3' model"),
-        ("config.json", lambda held: held.update(rope_scaling={"rope_type": "llama3"}), "scaled positions"),
-        ("tokenizer.json", lambda held: held["model"].update(type="Unigram"), "byte-level BPE"),
+        ("config.json", lambda held: held.update(model_type="mamba"), "'mamba' model"),
+        ("config.json", lambda held: held.update(rope_parameters={"rope_type": "yarn"}), "scaled positions"),
+        ("tokenizer.json", lambda held: held["model"].update(type="Unigram"), "no BPE"),
     ],
 )
 def test_what_cannot_be_exported_is_named(
