@@ -10,7 +10,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ import stepwell
 from stepwell.distill import batch, checkpoint, losses, parallel
 from stepwell.distill.checkpoint import LOG, Progress
 from stepwell.distill.data import Example, digest
-from stepwell.distill.lora import adapters
+from stepwell.distill.identity import identity_of, named
 from stepwell.distill.picture import write_curve
 from stepwell.distill.plan import DIVERGENCES, SPARSE, parsed
 from stepwell.distill.plan import Plan as Plan  # noqa: PLC0414 - the section of this file
@@ -80,12 +79,26 @@ def train(
     teacher: Model | None = None,
     sparse: SparseRows | None = None,
     transform: Transform | None = None,
+    transform_from: int = 0,
     dev: Dev | None = None,
     watch: Callable[[Told], Any] | None = None,
 ) -> Trained:
-    """Train until the plan is done or nothing gets better; begun before in `out`, go on. Raises DistillError."""
+    """Train until the plan is done or nothing gets better; begun before in `out`, go on. Raises DistillError.
+
+    The steps before `transform_from` compute with plain weights; what is measured is always transformed.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    run = Run(plan, student, examples, out, teacher=teacher, sparse=sparse, transform=transform, dev=dev)
+    run = Run(
+        plan,
+        student,
+        examples,
+        out,
+        teacher=teacher,
+        sparse=sparse,
+        transform=transform,
+        transform_from=transform_from,
+        dev=dev,
+    )
     try:
         for rows in () if run.progress.done else run.batches():
             loss, tokens = run.step(rows)
@@ -112,10 +125,12 @@ class Run:
         teacher: Model | None,
         sparse: SparseRows | None,
         transform: Transform | None,
+        transform_from: int,
         dev: Dev | None,
     ) -> None:
         """Begin, or go on from the folder's checkpoint."""
         self.plan, self.student, self.out, self.dev = plan, student, out, dev
+        self.transform_from = transform_from
         self.rank, self.world = parallel.join()
         check_means(plan, teacher, sparse)
         dtype = precision(plan, student.device)
@@ -123,7 +138,9 @@ class Run:
         self.data = "" if callable(examples) else digest(examples)
         self.examples = self.lessons.written(examples)
         student.module.dropout, student.module.recompute = plan.dropout, plan.recompute
-        identity = identity_of(plan, student, self.data, teacher, self.lessons.sparse)
+        identity = identity_of(
+            plan, student, self.data, teacher, self.lessons.sparse, transform=named(transform, transform_from)
+        )
         self.weights = Weights(student.module, dtype, transform)
         muon = plan.optimizer == "muon"
         self.optimizers = optimizers_of(self.weights.masters, plan.rate, plan.decay, muon=muon)
@@ -175,6 +192,7 @@ class Run:
         step = self.progress.step
         torch.manual_seed(hash((self.plan.seed, step, self.rank)) & (2**63 - 1))
         self.student.module.train()
+        self.weights.begin(transforms=step >= self.transform_from)
         loss = self.gradients(rows, step)
         self.weights.collect()
         masters = list(self.weights.masters.values())
@@ -367,14 +385,3 @@ def better(metric: str, new: Mapping[str, float], old: Mapping[str, float]) -> b
     if name not in old:
         return True
     return new[name] < old[name] if metric.startswith("-") else new[name] > old[name]
-
-
-def identity_of(plan: Plan, student: Model, data: str, teacher: Model | None, sparse: SparseRows | None) -> str:
-    """Digest of what must be the same for a run to go on; weights that it begins with are known by their folder."""
-    free = {"steps", "save_every", "measure_every", "patience", "data", "dev"}
-    said = {name: value for name, value in msgspec.to_builtins(plan).items() if name not in free}
-    shapes = [(name, list(weight.shape)) for name, weight in student.module.named_parameters()]
-    scales = [layer.scale for _, layer in adapters(student.module)]
-    begins = [fingerprint(model.folder) for model in (student, teacher) if model is not None]
-    begins += [sparse.digest] if sparse is not None else []
-    return sha256(msgspec.json.encode([said, shapes, student.tokenizer_hash, data, scales, begins])).hexdigest()

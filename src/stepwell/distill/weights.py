@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 Transform = Callable[[str, Tensor], Tensor]
-"""Name and weight -> weight as computed with; gradients flow back through it (quantization-aware training)."""
+"""Name and weight -> weight as computed with; gradients flow back through it (quantization-aware training).
+
+One with a `name` is known by it: a run goes on with no other.
+"""
 
 
 class Weights:
@@ -25,26 +28,39 @@ class Weights:
             {name: weight.detach().float().clone() for name, weight in named.items()} if self.apart else dict(named)
         )
         self.frozen = lossy(module, dtype)
+        self.transforms = transform is not None
+        self.made: dict[str, tuple[Tensor, Tensor]] = {}
         module.zero_grad(set_to_none=True)
         module.to(dtype)
         self.follow()
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Computed weights from the masters."""
+        """Computed weights from the masters; what was transformed is kept until its gradients come back."""
+        self.made = {}
         for name, weight in self.computed.items() if self.apart else ():
-            master = self.masters[name]
-            weight.copy_(master if self.transform is None else self.transform(name, master))
+            made = self.masters[name].detach()
+            if self.transform is not None and self.transforms:
+                leaf = made.requires_grad_()
+                with torch.enable_grad():
+                    made = self.transform(name, leaf)
+                self.made[name] = leaf, made
+            weight.copy_(made)
+
+    def begin(self, *, transforms: bool) -> None:
+        """From now on compute with transformed weights, or with plain ones."""
+        if transforms != self.transforms:
+            self.transforms = transforms
+            self.follow()
 
     def collect(self) -> None:
         """Gradients of what was computed with become the masters' own."""
         for name, weight in self.computed.items() if self.apart else ():
             gradient = torch.zeros_like(self.masters[name]) if weight.grad is None else weight.grad.float()
             weight.grad = None
-            if self.transform is not None:
-                leaf = self.masters[name].detach().requires_grad_()
-                with torch.enable_grad():
-                    self.transform(name, leaf).backward(gradient)
+            if name in self.made:
+                leaf, made = self.made.pop(name)
+                made.backward(gradient)
                 gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
             self.masters[name].grad = gradient
         for weight in () if self.apart else self.masters.values():
