@@ -1,8 +1,8 @@
 """Write a task's rows and tokenizer: `python -m recipes.tasks.rows NAME runs/tasks/NAME`.
 
 `train.jsonl` is learned from; `dev.jsonl`, of other prompts, tells which weights are the best; `calibration.jsonl` is a
-sample of what is learned, `search.jsonl` chooses a recipe, `gate.jsonl` judges it and is used for nothing else. `words`
-is a byte-level BPE tokenizer of the texts that are learned.
+sample of what is learned, `search.jsonl` chooses a recipe, `gate.jsonl` proves it, `sealed.jsonl` is reported on, and
+used for nothing else. `words` is a byte-level BPE tokenizer of the texts that are learned.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from stepwell.synth.leaks import leaks
 
 VOCABULARY = 1024
 CONTEXT = 512
-NUM_DEV, NUM_CALIBRATION = 256, 256
+NUM_DEV, NUM_CALIBRATION = 128, 256
 SWAPS = 4
 """Rows about something else that are tried for each text with facts."""
 INVENTED = {
     "e2e": "name near",
     "viggo": "name developer",
-    "sgd": "restaurant_name hotel_name place_name event_name property_name therapist_name recipient_name attraction_name "
-    "movie_name title song_name artist album director",
+    "sgd": "restaurant_name hotel_name place_name event_name property_name therapist_name recipient_name "
+    "attraction_name movie_name title song_name artist album director",
 }
 """Slots whose values are names: half of the values that are swapped in have never been heard."""
 NUM_INVENTED = 400
@@ -43,27 +43,28 @@ def write(name: str, out: Path) -> dict[str, int]:
     parts = sources.parts(name)
     dev = dict(sorted(parts.learn.items(), key=lambda each: sources.share(each[0], "dev"))[:NUM_DEV])
     learn = {prompt: texts for prompt, texts in parts.learn.items() if prompt not in dev}
-    judged = {sources.key(prompt) for part in (dev, parts.search, parts.gate) for prompt in part}
-    train = [each for each in learned(name, learn) if sources.key(each.prompt) not in judged]
-    files = {"dev": dev, "calibration": sampled(learn, parts.gate), "search": parts.search, "gate": parts.gate}
+    asked = {sources.key(prompt) for part in (dev, parts.search, parts.gate, parts.sealed) for prompt in part}
+    train = [each for each in learned(name, learn) if sources.key(each.prompt) not in asked]
+    sample = sampled(learn, {**parts.gate, **parts.sealed})
+    files = {"dev": dev, "calibration": sample, "search": parts.search, "gate": parts.gate, "sealed": parts.sealed}
     words = out / "words"
     shutil.rmtree(words, ignore_errors=True)
     tokenizer.write(tokenizer.learned(lines(train), VOCABULARY), words, CONTEXT)
     tables.write(out / "train.jsonl", ({"prompt": each.prompt, "completion": each.completion} for each in train))
     for part, texts in files.items():
-        tables.write(out / f"{part}.jsonl", judging(texts))
+        tables.write(out / f"{part}.jsonl", judged(texts))
     return {"train": len(train), **{part: len(texts) for part, texts in files.items()}}
 
 
-def sampled(learn: Texts, gate: Texts) -> Texts:
-    """A sample of what is learned, no row with so many words in a row of what the gate asks."""
+def sampled(learn: Texts, judging: Texts) -> Texts:
+    """A sample of what is learned, no row with so many words in a row of what judges."""
     order = sorted(learn, key=lambda prompt: sources.share(prompt, "calibration"))[: 2 * NUM_CALIBRATION]
-    held = leaks([(prompt, learn[prompt][0]) for prompt in order], [(prompt, "") for prompt in gate])
+    held = leaks([(prompt, learn[prompt][0]) for prompt in order], [(prompt, "") for prompt in judging])
     kept = [prompt for at, prompt in enumerate(order) if at not in held]
     return {prompt: learn[prompt] for prompt in kept[:NUM_CALIBRATION]}
 
 
-def judging(texts: Texts) -> Iterator[Mapping[str, object]]:
+def judged(texts: Texts) -> Iterator[Mapping[str, object]]:
     """Rows that judge: one a prompt, with all texts that people wrote."""
     for prompt, said in texts.items():
         yield {"prompt": prompt, "completion": said[0], "references": said}

@@ -1,7 +1,7 @@
-"""The five data sets as texts by prompt, in three parts that share no prompt: learn, search, gate.
+"""The five data sets as texts by prompt, in four parts that share no prompt: learn, search, gate, sealed.
 
-E2E, Banking77 and CLINC150 keep their own test sets for the gate. ViGGO and SGD, whose test sets are small or not here,
-are parted by the hash of the prompt. A label is a text: `card_arrival` is `card arrival`.
+What has a test set of its own is reported on that, or on the half of it that the gate does not read; ViGGO and SGD,
+whose test sets are small or not here, are parted by the hash of the prompt. A label is a text: `card arrival`.
 """
 
 from __future__ import annotations
@@ -37,22 +37,27 @@ HOW_TO_GET = {
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Texts by prompt: to learn from, to choose on, and to report on."""
+    """Texts by prompt."""
 
     learn: Texts
     search: Texts
+    """A search chooses by these,"""
     gate: Texts
+    """proves its choice by these,"""
+    sealed: Texts
+    """and is reported on by these, which it never sees."""
 
 
 def parts(name: str) -> Parts:
     """A task's texts. Raises FileNotFoundError with the way to get them."""
     found = {"e2e": e2e, "viggo": viggo, "sgd": sgd, "banking77": banking77, "clinc150": clinc150}[name]()
-    judged = {key(prompt) for prompt in (*found.search, *found.gate)}
-    learn = {prompt: texts for prompt, texts in found.learn.items() if key(prompt) not in judged}
-    gate = {key(prompt) for prompt in found.gate}
-    return Parts(
-        learn, {prompt: texts for prompt, texts in found.search.items() if key(prompt) not in gate}, found.gate
-    )
+    taken: set[str] = set()
+    kept: list[Texts] = []
+    for part in (found.sealed, found.gate, found.search, found.learn):
+        kept.append({prompt: texts for prompt, texts in part.items() if key(prompt) not in taken})
+        taken |= {key(prompt) for prompt in part}
+    sealed, gate, search, learn = kept
+    return Parts(learn, search, gate, sealed)
 
 
 def key(prompt: str) -> str:
@@ -65,13 +70,13 @@ def share(prompt: str, salt: str = "") -> float:
     return int.from_bytes(sha256(f"{salt}{key(prompt)}".encode()).digest()[:8]) / 2**64
 
 
-def by_hash(texts: Texts, search: float, gate: float) -> Parts:
-    """Shares of the prompts, by their hash."""
-    cuts: tuple[Texts, Texts, Texts] = ({}, {}, {})
+def by_hash(texts: Texts, *shares: float) -> list[Texts]:
+    """Texts in parts by the hash of their prompts: the first has what is left over by the others' shares."""
+    cuts: list[Texts] = [{} for _ in (0, *shares)]
     for prompt, said in texts.items():
         place = share(prompt)
-        cuts[2 if place < gate else 1 if place < gate + search else 0][prompt] = said
-    return Parts(*cuts)
+        cuts[sum(place < sum(shares[at:]) for at in range(len(shares)))][prompt] = said
+    return cuts
 
 
 def folder(name: str) -> Path:
@@ -95,21 +100,23 @@ def collected(pairs: Iterable[tuple[str, str]]) -> Texts:
 
 def e2e() -> Parts:
     """Facts of a restaurant in, a sentence out; learned from are texts that say all their facts."""
-    pairs = data.clean(data.read("train"))
-    return Parts(collected((pair.mr, pair.text) for pair in pairs), data.read("dev"), data.read("test"))
+    train = data.read("train")
+    learn, gate = by_hash(train, 600 / len(train))
+    pairs = data.clean(learn)
+    return Parts(collected((pair.mr, pair.text) for pair in pairs), data.read("dev"), gate, data.read("test"))
 
 
 def viggo() -> Parts:
     """An act about a video game in, a sentence out."""
     rows = [row for part in ("train", "valid", "test") for row in table(folder("viggo") / f"{part}.csv")]
-    return by_hash(collected((row["mr"], data.tidy(row["ref"])) for row in rows), search=0.2, gate=0.25)
+    return Parts(*by_hash(collected((row["mr"], data.tidy(row["ref"])) for row in rows), 0.16, 0.18, 0.22))
 
 
 def sgd() -> Parts:
     """What an assistant is to do in, what it says out: `Restaurants: confirm(time[7 pm])`."""
     with (folder("sgd") / "dev_system_turns.jsonl").open(encoding="utf-8") as lines:
         turns = [json.loads(line) for line in lines]
-    return by_hash(collected((acted(turn), data.tidy(turn["utterance"])) for turn in turns), search=0.2, gate=0.25)
+    return Parts(*by_hash(collected((acted(turn), data.tidy(turn["utterance"])) for turn in turns), 0.16, 0.18, 0.18))
 
 
 def acted(turn: Mapping[str, Any]) -> str:
@@ -127,9 +134,8 @@ def acted(turn: Mapping[str, Any]) -> str:
 
 def banking77() -> Parts:
     """A customer's question in, one of 77 concerns out."""
-    learn, judged = (dict(labelled(table(folder("banking77") / f"{part}.csv"))) for part in ("train", "test"))
-    halves = by_hash(judged, search=0.5, gate=0.5)
-    return Parts(learn, halves.search, halves.gate)
+    train, test = (dict(labelled(table(folder("banking77") / f"{part}.csv"))) for part in ("train", "test"))
+    return Parts(*by_hash(train, 0.15), *by_hash(test, 0.5))
 
 
 def labelled(rows: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, list[str]]]:
@@ -141,10 +147,10 @@ def labelled(rows: Iterable[Mapping[str, str]]) -> Iterator[tuple[str, list[str]
 def clinc150() -> Parts:
     """What somebody asks an assistant in, one of 150 intents out."""
     told = json.loads((folder("clinc150") / "data_full.json").read_text(encoding="utf-8"))
-    learn, search, gate = (
+    learn, search, test = (
         {text: [label.replace("_", " ")] for text, label in told[part]} for part in ("train", "val", "test")
     )
-    return Parts(learn, search, gate)
+    return Parts(learn, search, *by_hash(test, 0.5))
 
 
 def table(file: Path) -> Iterator[dict[str, str]]:
