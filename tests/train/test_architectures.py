@@ -144,9 +144,7 @@ def test_codes_go_in_as_they_are(tmp_path: Path, kind: str, mixed: dict[str, str
     decoded = rewritten(folder, {name: each.decoded() for name, each in coded.items()})
     theirs, ours = wanted(decoded, texts()), distributions(file, texts())
     apart = divergence(theirs, wanted(folder, texts()))
-    print(divergence(theirs, ours), apart)
-    assert divergence(theirs, ours) < 3e-3  # activations have 8 bits in the engine
-    assert divergence(theirs, ours) < apart / 5
+    assert divergence(theirs, ours) < apart / 30  # activations have 8 bits in the engine
 
 
 def chosen(name: str, mixed: dict[str, str]) -> str:

@@ -109,7 +109,7 @@ def add_weights(
 
 
 def checked(folder: Path, config: Mapping[str, Any]) -> Iterator[tuple[str, Floats]]:
-    """The folder's weights by short name. Raises DistillError where one is missing, strange, misshapen or not finite."""
+    """The folder's weights by short name. Raises DistillError for one missing, strange, misshapen or NaN."""
     missing = shapes(config)
     for full, weight in read(folder):
         name = full.removeprefix("model.")
