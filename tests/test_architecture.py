@@ -14,8 +14,8 @@ from conftest import ROOT
 SRC = ROOT / "src" / "stepwell"
 STOREYS = (
     {"types", "errors", "drive", "alone", "breaker"},
-    {"protocols", "signing", "toml"},
-    {"config_kept"},
+    {"protocols", "signing", "toml", "verified"},
+    {"config_kept", "config_embedded"},
     {"config"},
     {"facts"},
     {"quality", "engines", "store", "ledger", "index"},

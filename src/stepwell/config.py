@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from stepwell import config_embedded
+from stepwell.config_embedded import EmbeddedEngine as EmbeddedEngine  # noqa: PLC0414 - whoever reads the file finds it here
 from stepwell.config_kept import Capture, FineTuning, Stored
 from stepwell.errors import ConfigError
 from stepwell.toml import Section, line_of, nearest, typed
@@ -76,18 +78,6 @@ class HttpEngine(Section, frozen=True, tag_field="type", tag="http"):
     max_connections: Count = 1024
     breaker_failures: Count = 5
     breaker_open_s: Seconds = 10.0
-
-
-class EmbeddedEngine(Section, frozen=True, tag_field="type", tag="embedded"):
-    """`[engines.NAME] type = "embedded"`: a small model in this process, from a GGUF file."""
-
-    path: str
-    threads: Count = 2
-    slots: Count = 16
-    """Requests generated side by side."""
-    context_tokens: Count = 512
-    """Context of each slot."""
-    max_waiting: Count = 4096
 
 
 class ScriptedEngine(Section, frozen=True, tag_field="type", tag="scripted"):
@@ -300,6 +290,9 @@ def complaints(config: Config, *, secrets: bool) -> Iterator[tuple[list[str], st
             if engine not in config.engines:
                 close = nearest(engine, config.engines)
                 yield ["routes", name, "engines"], f"no engine is called {engine!r}{close}; add [engines.{engine}]"
+    for name, each in config.engines.items():
+        for key, what in config_embedded.complaints(each) if isinstance(each, EmbeddedEngine) else ():
+            yield ["engines", name, key], what
     yield from promise_complaints(config)
     yield from capture_complaints(config)
     for name, specialist in config.specialists.items():

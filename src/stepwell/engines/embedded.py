@@ -7,9 +7,9 @@ generation is a stream inside, also where JSON was asked for: so it can be stopp
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
@@ -17,13 +17,15 @@ from typing import Any
 
 import msgspec
 
-from stepwell.config import EmbeddedEngine
+from stepwell.config_embedded import EmbeddedEngine, complaints
 from stepwell.engines import replay
+from stepwell.engines.across import Across
+from stepwell.engines.gguf_header import MAGIC, header
 from stepwell.engines.openai import ASIDE
+from stepwell.engines.structured import Shape, checked, shape_of, unable
 from stepwell.errors import ConfigError, EngineBadReply, EngineError, EngineRefusal, EngineUnavailable
 from stepwell.types import Chunk, Kind, Request, Usage
 
-MAGIC = b"GGUF"
 BAD_REQUEST, NO_SUCH_THING = 400, 501
 DEFAULTS: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
 """OpenAI's defaults; llama.cpp's own would change the answers of callers who send none."""
@@ -32,6 +34,9 @@ CALLS: dict[Kind, str] = {
     "completion": "handle_completions",
     "embedding": "handle_embeddings",
 }
+FLASH = {"auto": -1, "off": 0, "on": 1}
+CLOSE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""White space as json.dumps writes it, in the words of llguidance, which the wheel is built with."""
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -45,20 +50,28 @@ class Embedded:
         self.threads = ThreadPoolExecutor(config.slots, thread_name_prefix=f"engine {name}")
         self.num_waiting = 0
 
+    @cached_property
+    def knows_tools(self) -> bool:
+        """Whether the model's chat template has a place for tools: llama.cpp drops them without a word where not."""
+        return "tools" in str(header(Path(self.config.path)).fields.get("tokenizer.chat_template", ""))
+
     async def generate(self, request: Request) -> AsyncGenerator[Chunk, None]:
-        """See `protocols.Engine`. Raises EngineRefusal where llama.cpp refuses, EngineUnavailable in a full line."""
+        """See `protocols.Engine`. Raises EngineRefusal where llama.cpp refuses, EngineUnavailable in a full line.
+
+        EngineBadReply, before anything is said, where JSON was asked for and the model wrote something else.
+        """
         if self.num_waiting >= self.config.max_waiting:
             raise EngineUnavailable(f"{self.num_waiting} requests wait already", engine=self.name)
-        run = Run(request, self.name)
+        run = Run(request, self)
         self.num_waiting += 1
-        work = self.threads.submit(run.work, self.server)
+        work = self.threads.submit(run.work)
         try:
-            while not run.over:
-                for chunk in await run.next():
+            while not run.reply.over:
+                for chunk in await run.reply.next():
                     yield chunk
         finally:
             self.num_waiting -= 1
-            run.stopped = True
+            run.reply.stopped = True
             work.cancel()
 
     async def close(self) -> None:
@@ -68,96 +81,82 @@ class Embedded:
 
 
 class Run:
-    """One generation: made in a slot's thread, read in the event loop."""
+    """One generation, in a slot's thread."""
 
-    def __init__(self, request: Request, engine: str) -> None:
+    def __init__(self, request: Request, engine: Embedded) -> None:
         self.request, self.engine = request, engine
-        self.loop = asyncio.get_running_loop()
-        self.made: deque[Chunk] = deque()
-        self.events: list[bytes] = []
-        self.error: EngineError | None = None
-        self.ended = self.stopped = False
-        self.arrived = asyncio.Event()
+        self.reply = Across()
+        self.shape: Shape | None = None
+        self.events: list[Chunk] = []
+        """What is held back: all of a JSON reply, and of a stream that is checked at its end."""
 
-    @property
-    def over(self) -> bool:
-        """True once everything made has been read."""
-        return self.ended and not self.made and self.error is None
-
-    async def next(self) -> list[Chunk]:
-        """All that was made since the last call. Raises EngineError where the generation failed."""
-        await self.arrived.wait()
-        self.arrived.clear()
-        chunks = []
-        while self.made:
-            chunks.append(self.made.popleft())
-        if not chunks and self.error is not None:
-            raise self.error
-        if self.ended:
-            self.arrived.set()
-        return chunks
-
-    # --- in the slot's thread
-
-    def work(self, server: Any) -> None:  # noqa: ANN401 - xllamacpp has no types
+    def work(self) -> None:
         """Generate to the end, or until nobody wants it any more."""
+        error: EngineError | None = None
         try:
-            if not self.stopped:
-                self.ask(server)
-        except Exception as error:  # noqa: BLE001 - llama.cpp raises RuntimeError for whatever it cannot take
-            self.error = self.error or refused(self.engine, {"code": BAD_REQUEST, "message": str(error)})
-        self.ended = True
-        self.wake()
+            if not self.reply.stopped:
+                self.ask()
+        except EngineError as told:
+            error = told
+        except Exception as told:  # noqa: BLE001 - llama.cpp raises RuntimeError for whatever it cannot take
+            error = refused(self.engine.name, {"code": BAD_REQUEST, "message": str(told)})
+        self.reply.end(error)
 
-    def ask(self, server: Any) -> None:  # noqa: ANN401
-        """Call llama.cpp and end the reply."""
-        call = getattr(server, CALLS[self.request.kind])
+    def ask(self) -> None:
+        """Call llama.cpp and end the reply. Raises EngineError."""
+        call = getattr(self.engine.server, CALLS[self.request.kind])
+        fields = decode(self.request.body)
         if self.request.kind == "embedding":
-            self.take_vectors(call(decode(self.request.body)))
+            self.take_vectors(call(fields))
             return
-        call(asked(self.request), self.take)
-        if self.error is not None or self.stopped:
-            return
+        self.shape = shape_of(fields, self.engine.name)
+        if self.shape is not None and self.shape.tools and not self.engine.knows_tools:
+            raise unable("the model's chat template has no place for tools", self.engine.name)
+        call(asked(fields, self.shape), self.take)
+        if self.reply.error is None and not self.reply.stopped:
+            self.finish()
+
+    def finish(self) -> None:
+        """Check what was held back and hand it over. Raises EngineBadReply."""
+        if not self.events and not (self.request.stream and self.shape is None):
+            raise EngineBadReply("nothing was generated", engine=self.engine.name)
+        body = b""
+        if self.events:
+            body = replay.to_json(b"".join(event.data for event in self.events), self.request.kind)
+        if self.shape is not None:
+            checked(body, self.shape, self.engine.name)
         if self.request.stream:
-            self.made.append(Chunk(replay.DONE, last=True))
-        elif self.events:
-            body = replay.to_json(b"".join(self.events), self.request.kind)
-            self.made.append(Chunk(body, replay.usage_of(body, "json"), last=True))
+            self.reply.put(*self.events, Chunk(replay.DONE, last=True))
         else:
-            self.error = EngineBadReply("nothing was generated", engine=self.engine)
+            self.reply.put(Chunk(body, replay.usage_of(body, "json"), last=True))
 
     def take(self, told: dict[str, Any]) -> bool:
         """Take one event from llama.cpp; True tells it to stop."""
         if "error" in told:
-            self.error = refused(self.engine, told["error"])
+            self.reply.error = refused(self.engine.name, told["error"])
             return True
         told["model"] = self.request.model
         told.pop("timings", None)
-        event = b"data: " + encode(told) + b"\n\n"
-        if self.request.stream:
-            self.made.append(Chunk(event, usage_in(told)))
-            self.wake()
+        event = Chunk(b"data: " + encode(told) + b"\n\n", usage_in(told))
+        if self.request.stream and self.shape is None:
+            self.reply.put(event)
         else:
             self.events.append(event)
-        return self.stopped
+        return self.reply.stopped
 
     def take_vectors(self, told: dict[str, Any]) -> None:
-        """Take the reply to a request for embeddings."""
+        """Take the reply to a request for embeddings. Raises EngineRefusal."""
         if "error" in told:
-            self.error = refused(self.engine, told["error"])
-            return
+            raise refused(self.engine.name, told["error"])
         told["model"] = self.request.model
-        self.made.append(Chunk(encode(told), usage_in(told), last=True))
-
-    def wake(self) -> None:
-        """Tell the event loop that something is there; once is enough until it has looked."""
-        if not self.arrived.is_set() and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.arrived.set)
+        self.reply.put(Chunk(encode(told), usage_in(told), last=True))
 
 
 def loaded(config: EmbeddedEngine) -> Any:  # noqa: ANN401
     """Load the model. Raises ConfigError that says what is missing."""
     path = Path(config.path)
+    for key, what in complaints(config):
+        raise ConfigError(what, field=key)
     if find_spec("xllamacpp") is None:
         raise ConfigError("an embedded engine needs llama.cpp: pip install 'stepwell[embedded]'", field="engines")
     if not path.is_file():
@@ -174,11 +173,25 @@ def loaded(config: EmbeddedEngine) -> Any:  # noqa: ANN401
 
 
 def params(given: Any, config: EmbeddedEngine) -> Any:  # noqa: ANN401
-    """llama.cpp's settings. Its own HTTP port, which cannot be left out, is locked with a key nobody knows."""
+    """llama.cpp's settings, none left to chance.
+
+    Its own HTTP port, which cannot be left out, is locked with a key nobody knows. Its cache of prompts, 8 GiB beside
+    the slots' own, is off: the stair's cache stands in front.
+    """
+    import xllamacpp  # noqa: PLC0415
+
     given.model.path = config.path
     given.n_parallel = config.slots
     given.n_ctx = config.slots * config.context_tokens
-    given.cpuparams.n_threads = given.cpuparams_batch.n_threads = config.threads
+    given.n_batch = config.batch_tokens
+    given.n_ubatch = min(config.batch_tokens, given.n_ubatch)
+    given.cpuparams.n_threads = config.threads
+    given.cpuparams_batch.n_threads = config.batch_threads or config.threads
+    given.cache_type_k = xllamacpp.ggml_type[f"GGML_TYPE_{config.cache_type_k.upper()}"]
+    given.cache_type_v = xllamacpp.ggml_type[f"GGML_TYPE_{config.cache_type_v.upper()}"]
+    given.flash_attn_type = xllamacpp.llama_flash_attn_type(FLASH[config.flash_attention])
+    given.cache_ram_mib = 0
+    given.n_threads_http = 1
     given.cont_batching = True
     given.warmup = False
     given.verbosity = -1
@@ -186,11 +199,20 @@ def params(given: Any, config: EmbeddedEngine) -> Any:  # noqa: ANN401
     return given
 
 
-def asked(request: Request) -> dict[str, Any]:
-    """The caller's body as llama.cpp is to see it: always a stream that counts its tokens."""
-    told = decode(request.body)
-    given = {name: value for name, value in told.items() if value is not None and name not in ASIDE}
+def asked(fields: Mapping[str, Any], shape: Shape | None) -> dict[str, Any]:
+    """The caller's body as llama.cpp is to see it: always a stream that counts its tokens, and with our own grammar."""
+    given = {name: value for name, value in fields.items() if value is not None and name not in ASIDE}
+    given.pop("response_format", None)  # llama.cpp heeds it in some calls and not in others
+    if shape is not None and shape.schema is not None:
+        given["grammar"] = grammar(shape.schema)
     return {**DEFAULTS, **given, "stream": True, "stream_options": {"include_usage": True}}
+
+
+def grammar(schema: Mapping[str, Any]) -> str:
+    """A schema as llama.cpp's grammar; white space bounded, for a model that never saw JSON writes it for ever."""
+    from xllamacpp import json_schema_to_grammar  # noqa: PLC0415
+
+    return str(json_schema_to_grammar({**schema, "x-guidance": CLOSE}))
 
 
 def usage_in(told: dict[str, Any]) -> Usage | None:
