@@ -80,20 +80,21 @@ def preset(
         raise ValueError(f"llama.cpp makes {name} with importances only: pass calibration")
     with tempfile.TemporaryDirectory() as held:
         plain = gguf.GGUFReader(export.to_gguf(folder, Path(held) / "plain.gguf", "F32", name=folder.name))
-        written(plain, name, out, imatrix=named(folder, calibration or {}), pure=pure)
+        written(plain, name, out, imatrix=named(calibration or {}, plain), pure=pure)
     return out
 
 
-def named(folder: Path, calibration: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Importances by llama.cpp's names, of layers only."""
-    own = {export.gguf_name(name, folder): np.asarray(each, np.float32) for name, each in calibration.items()}
-    return {name: each for name, each in own.items() if name.startswith("blk.")}
+def named(calibration: Mapping[str, Floats], plain: gguf.GGUFReader) -> dict[str, Floats]:
+    """Importances by the file's names, of layers only."""
+    arch = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}[told_of(plain, "general.architecture")]
+    names = gguf.get_tensor_name_map(arch, max(peers_mix.layer_of(each.name) for each in plain.tensors) + 1)
+    own = {names.get_name(f"model.{name}", (".weight",)): np.asarray(each) for name, each in calibration.items()}
+    return {name: each for name, each in own.items() if name and name.startswith("blk.")}
 
 
 def squares(calibration: Any) -> dict[str, Floats]:
-    """Mean squared inputs (width,) by short name, of a Calibration's second moments."""
-    moments = calibration.moments
-    return {name: np.asarray(each.diagonal() if each.ndim == 2 else each, np.float32) for name, each in moments.items()}
+    """Mean squared inputs (width,) by short name, of a Calibration."""
+    return {name: calibration.importance(name).float().numpy() for name in calibration.inputs}
 
 
 def written(plain: gguf.GGUFReader, name: str, out: Path, *, imatrix: Mapping[str, Floats], pure: bool) -> None:
@@ -103,7 +104,7 @@ def written(plain: gguf.GGUFReader, name: str, out: Path, *, imatrix: Mapping[st
     mix = {each: peers_mix.fitting(base, width) for each, width in matrices.items()}
     if not pure:
         mix = peers_mix.mixed(name, matrices, queries_per_key=queries_per_key(plain), imatrix=bool(imatrix))
-    writer = gguf.GGUFWriter(out, str(plain.fields["general.architecture"].contents()))
+    writer = gguf.GGUFWriter(out, told_of(plain, "general.architecture"))
     copy_fields(plain, writer)
     writer.add_file_type(FILE_TYPES[name])
     for tensor in plain.tensors:
@@ -128,10 +129,15 @@ def copy_fields(plain: gguf.GGUFReader, writer: gguf.GGUFWriter) -> None:
             writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
 
 
+def told_of(plain: gguf.GGUFReader, key: str) -> Any:
+    """What a file says under a key."""
+    return plain.fields[key].contents()
+
+
 def queries_per_key(plain: gguf.GGUFReader) -> int:
     """Heads of queries that share one of keys."""
-    arch = plain.fields["general.architecture"].contents()
-    heads, keys = (int(plain.fields[f"{arch}.attention.head_count{end}"].contents()) for end in ("", "_kv"))
+    arch = told_of(plain, "general.architecture")
+    heads, keys = (int(told_of(plain, f"{arch}.attention.head_count{end}")) for end in ("", "_kv"))
     return heads // keys
 
 

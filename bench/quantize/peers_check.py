@@ -18,7 +18,7 @@ import gguf
 import numpy as np
 
 from bench.quantize import peers
-from stepwell.quantize import export
+from stepwell.quantize import export, weights
 
 MODELS = (Path("models/house-writer"), Path("models/house-student"))
 
@@ -83,7 +83,7 @@ def same(mine: gguf.ReaderTensor | None, wanted: gguf.ReaderTensor | None) -> bo
 def importances(folder: Path) -> dict[str, peers.Floats]:
     """Made-up importances of every matrix, by short name: to be compared, not to be served."""
     chance = np.random.default_rng(0)
-    shapes = {name.removeprefix("model."): each.shape for name, each in export.read(folder)}
+    shapes = {name.removeprefix("model."): each.shape for name, each in weights.read(folder)}
     return {
         name: chance.gamma(0.5, 1, shape[1]).astype(np.float32) for name, shape in shapes.items() if len(shape) == 2
     }
@@ -102,7 +102,9 @@ def main() -> None:
             for guided in (False, True):
                 calibration = importances(model) if guided else {}
                 for name in (each for each in peers.PRESETS if guided or each not in peers.GUIDED_ONLY):
-                    theirs = real(lib, plain, name, Path(held) / "theirs.gguf", peers.named(model, calibration))
+                    theirs = real(
+                        lib, plain, name, Path(held) / "theirs.gguf", peers.named(calibration, gguf.GGUFReader(plain))
+                    )
                     ours = peers.preset(model, name, Path(held) / "ours.gguf", calibration=calibration)
                     num, differ = compared(ours, theirs)
                     files, tensors = files + 1, tensors + num
