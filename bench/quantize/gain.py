@@ -1,0 +1,174 @@
+"""How much smaller the search's file is than the best preset that passes, on five tasks: `search_gain_pct`.
+
+Stated before anything was run:
+
+- Margin: one point. Where a task is scored by BLEU, one BLEU, and, where its facts can be checked (E2E), one answer in
+  a hundred; where a label is right or wrong, one answer in a hundred.
+- A file passes where the lower bound (one-sided, 95 %) of its score minus the parent's, paired by prompt, lies above
+  minus the margin (`quantize_score.compared`, the search's own rule). The parent is the same model in 16 bits; all
+  files answer in the engine.
+- The best preset is the smallest of llama.cpp's that passes on the search split, of the mixes that `llama-quantize`
+  makes and of one format for all; whether the gate split agrees is told. They are tried from the smallest up; one that
+  a third of the rows shows to be worse is not asked the rest. A second figure allows them importances ("imatrix"), too.
+- The winner is the search's, which has to pass on the search split and on the gate split. Where none does, the model
+  stays as it is: its 16-bit file counts.
+- Bytes are of the whole file, tokenizer included; those of matrices alone are told beside them.
+- A false pass is a winner whose score on the sealed split, which neither the search nor this benchmark has looked at,
+  lies below the parent's by more than the margin. How many do not show it by the lower bound as well is told.
+
+    STEPWELL_DATA=... python -m bench.quantize.gain
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from msgspec import Struct
+from recipes.tasks.sources import NAMES
+
+from bench.quantize import presets, tasks
+from bench.quantize.presets import Preset
+from stepwell.campaigns import quantize, quantize_engine, quantize_score, quantize_task
+from stepwell.campaigns.quantize_job import Clock, Job, Results
+from stepwell.campaigns.quantize_task import BLEU, Row, Task
+from stepwell.quantize.export import to_gguf
+from stepwell.quantize.frontier import Difference
+
+KEPT = Path("runs/bench-quantize-gain")
+MARGIN = {True: "1bleu", False: "0.01"}
+"""One point, of what the task is scored by."""
+BUDGET_S, QUICK_BUDGET_S = 900.0, 240.0
+QUICK = ("clinc150",)
+"""A quick run is of one task."""
+FIRST = 3
+"""A preset is asked the first of so many parts of the rows, then all."""
+CPU_HOURS_ENOUGH_S = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One task's students and files under one rule."""
+
+    job: Job
+    results: Results
+    parent: Path
+    """The model in 16 bits."""
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+        return self.job.task
+
+    def compared(self, file: Path, rows: Sequence[Row]) -> tuple[Difference, ...]:
+        """A file beside the parent on some rows, both in the engine."""
+        clock = Clock(CPU_HOURS_ENOUGH_S)
+        said, parent = (
+            quantize_engine.answers(self.job, self.results, clock, each, rows).texts for each in (file, self.parent)
+        )
+        return quantize_score.compared(rows, said, parent, quantize.planned(self.job))
+
+
+class Told(Struct, frozen=True):
+    """What a task came to."""
+
+    gain_pct: float
+    matrices_gain_pct: float
+    imatrix_gain_pct: float
+    false_pass: bool
+    shown: bool
+    """Whether the sealed split alone would let the winner pass."""
+
+
+def measure(*, quick: bool = False) -> dict[str, float]:
+    """The figures; `quick`: of one task, with little time to search."""
+    names = QUICK if quick else NAMES
+    budget_s = QUICK_BUDGET_S if quick else BUDGET_S
+    told = {name: one(name, budget_s) for name in names}
+    return {
+        "search_gain_pct": round(mean(each.gain_pct for each in told.values()), 2),
+        "search_gain_imatrix_pct": round(mean(each.imatrix_gain_pct for each in told.values()), 2),
+        "search_gain_matrices_pct": round(mean(each.matrices_gain_pct for each in told.values()), 2),
+        "false_passes": sum(each.false_pass for each in told.values()),
+        "sealed_not_shown": sum(not each.shown for each in told.values()),
+        **{f"search_gain_{name}_pct": round(each.gain_pct, 2) for name, each in told.items()},
+    }
+
+
+def one(name: str, budget_s: float) -> Told:
+    """A task: its student, its presets, its search, and the sealed verdict."""
+    made = tasks.made(name)
+    print(f"  {name}: {made.num_parameters:,} parameters, trained in {made.cpu_s:.0f} CPU seconds", flush=True)
+    bench = opened(made, KEPT / name, budget_s)
+    ladder = presets.made(bench.job.model, bench.task, bench.job.out.parent / "presets")
+    preset = best(bench, [each for each in ladder if not each.guided]) or presets.read("16 bits", bench.parent)
+    smaller_ones = [each for each in ladder if each.guided and each.num_bytes < preset.num_bytes]
+    guided = best(bench, smaller_ones) or preset
+    found = quantize.searched(bench.job)
+    file = bench.parent if found.winner is None else bench.job.out / f"{made.student.name}.gguf"
+    winner = presets.read(found.winner.name if found.winner else "16 bits", file)
+    sealed = bench.compared(winner.file, sealed_rows(name))
+    gain = Told(
+        gain_pct=smaller(winner.num_bytes, preset.num_bytes),
+        matrices_gain_pct=smaller(winner.matrix_bytes, preset.matrix_bytes),
+        imatrix_gain_pct=smaller(winner.num_bytes, guided.num_bytes),
+        false_pass=any(each.score - each.parent < -each.margin for each in sealed),
+        shown=all(each.passes for each in sealed),
+    )
+    print(f"    search: {found.status} ({found.why}), {said(winner)}; sealed: {differences(sealed)}")
+    print(f"    {gain.gain_pct:.1f} % smaller; matrices alone {gain.matrices_gain_pct:.1f} %", flush=True)
+    return gain
+
+
+def opened(made: tasks.Made, out: Path, budget_s: float) -> Bench:
+    """A task's bench. What was answered before by the same file is not asked again."""
+    job = Job(made.student, made.task, MARGIN[made.task.scorer == BLEU], out / "search", budget_s=budget_s)
+    (out / "said").mkdir(parents=True, exist_ok=True)
+    parent = to_gguf(made.student, out / "parent.gguf", "F16", name=made.task.name)
+    return Bench(job, Results(out / "said", made.task.identity), parent)
+
+
+def best(bench: Bench, ladder: Sequence[Preset]) -> Preset | None:
+    """The smallest preset that passes on the search split."""
+    rows = bench.task.search
+    for each in ladder:
+        if any(one.hopeless for one in bench.compared(each.file, rows[: len(rows) // FIRST])):
+            continue
+        whole = bench.compared(each.file, rows)
+        if all(one.passes for one in whole):
+            gate = bench.compared(each.file, bench.task.gate)
+            agrees = "passes" if all(one.passes for one in gate) else "does not pass"
+            told = f"search {differences(whole)}; {agrees} on the gate split: {differences(gate)}"
+            print(f"    best preset: {said(each)}; {told}", flush=True)
+            return each
+    return None
+
+
+def sealed_rows(name: str) -> tuple[Row, ...]:
+    """The rows that nothing else has looked at."""
+    return quantize_task.merged(quantize_task.rows(tasks.KEPT / name / "sealed.jsonl"))
+
+
+def smaller(one: int, other: int) -> float:
+    """Percent that one is smaller."""
+    return 100 * (1 - one / other)
+
+
+def said(preset: Preset) -> str:
+    """A file in words."""
+    return f"{preset.name}, {preset.num_bytes:,} bytes ({preset.matrix_bytes:,} of matrices)"
+
+
+def differences(found: Sequence[Difference]) -> str:
+    """Scores in words."""
+    return ", ".join(
+        f"{each.metric} {each.score:.4g} for {each.parent:.4g} (bounds {each.low:+.4f}, {each.high:+.4f})"
+        for each in found
+    )
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure()))
