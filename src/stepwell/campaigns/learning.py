@@ -11,12 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 from msgspec import Struct
 
 from stepwell.distill.data import Example
 from stepwell.distill.plan import Plan, StudentSection
+from stepwell.quantize.recipe import Recipe
+
+if TYPE_CHECKING:
+    from stepwell.distill.student import Model
+    from stepwell.distill.weights import Transform
 
 JOB, TOLD = "job.json", "told.json"
 LATELY = 50
@@ -29,6 +35,21 @@ RUN = "run"
 
 Watch = Callable[[int, int, str], None]
 """Told how many steps are done, of how many, and how it goes."""
+
+
+class Transformed(TypedDict, total=False):
+    """A transform of weights, and the step from which it counts."""
+
+    transform: Transform
+    transform_from: int
+
+
+class Quantized(Struct, frozen=True):
+    """A student that learns with the numbers it will serve with."""
+
+    recipe: Recipe
+    first_step: int
+    """The steps before it are plain."""
 
 
 class Job(Struct, frozen=True):
@@ -44,6 +65,7 @@ class Job(Struct, frozen=True):
     """The teacher's stored probabilities; empty: none."""
     learn: list[Example]
     dev: list[Example]
+    quantized: Quantized | None = None
 
 
 class Told(Struct, frozen=True):
@@ -144,6 +166,7 @@ def trained(job: Job, out: Path, watch: Watch) -> Told:
         out,
         teacher=student.load(Path(job.teacher)) if job.teacher else None,
         sparse=SparseRows.open(Path(job.sparse), model.tokenizer_hash) if job.sparse else None,
+        **transformed(model, job.quantized),
         dev=(lambda model: {"loss": mean_loss(model, job.dev)}) if job.dev else None,
         watch=heard,
     )
@@ -157,6 +180,15 @@ def trained(job: Job, out: Path, watch: Watch) -> Told:
         stopped=done.stopped,
         processes=1,
     )
+
+
+def transformed(model: Model, quantized: Quantized | None) -> Transformed:
+    """What a run is told of quantization. Raises DistillError where a format does not fit."""
+    if quantized is None:
+        return {}
+    from stepwell.quantize.fake import fake, shapes_of  # noqa: PLC0415
+
+    return {"transform": fake(quantized.recipe, shapes_of(model)), "transform_from": quantized.first_step}
 
 
 def last_loss(log: Path) -> float:

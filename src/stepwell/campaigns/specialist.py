@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from stepwell.campaigns import (
     specialist_card,
     specialist_gate,
+    specialist_quantize,
     specialist_rows,
     specialist_teach,
     specialist_train,
@@ -38,13 +39,14 @@ class Result(Struct, frozen=True):
 def stages(job: Job) -> list[Stage]:
     """The stages that the recipe asks for. Raises ConfigError, DistillError and StoreError for what is missing."""
     file = job.recipe.file
+    specialist_quantize.check(job.recipe)
     found = specialist_rows.stages(job)
     if file.teacher is not None:
         terms.check(file.teacher.url, file.teacher.name, i_may=job.allowed.i_may)
         found.append(specialist_teach.stage(job, file.teacher))
     found.append(specialist_train.train(job))
-    if file.export.quantize:
-        found.append(specialist_train.quantize(job))
+    if file.quantized is not None:
+        found.append(specialist_quantize.stage(job, file.quantized))
     if file.gate is not None:
         found.append(specialist_gate.stage(job, file.gate))
     found.append(specialist_card.stage(job))

@@ -14,11 +14,14 @@ from stepwell.distill.teach import TeacherSection
 from stepwell.errors import ConfigError
 from stepwell.quality.compare import GatePlan
 from stepwell.quality.files import sha256_of
+from stepwell.quantize.section import QuantizeSection, exported
 from stepwell.synth import recipe as synth_recipe
 from stepwell.synth.recipe import Synth
 from stepwell.toml import Section, placed, typed
 
 Share = Annotated[float, Meta(ge=0, lt=1)]
+FORMAT = "Q8_0"
+"""Of the file that serves, where a recipe names none."""
 
 
 class SplitSection(Section, frozen=True):
@@ -34,8 +37,8 @@ class SplitSection(Section, frozen=True):
 class ExportSection(Section, frozen=True):
     """`[export]`: the file that will serve, and what stands on its card."""
 
-    quantize: str = "Q8_0"
-    """A format of GGUF; empty: none, and the gate judges the Hugging Face folder."""
+    quantize: str | None = None
+    """A format of GGUF, once the student has learned; Q8_0 where nothing is said; empty: no file."""
     licence: str = "other"
     language: str = "en"
     price: str = ""
@@ -55,8 +58,17 @@ class File(Section, frozen=True):
     student: StudentSection = StudentSection()
     train: Plan = Plan()
     gate: GatePlan | None = None
+    quantize: QuantizeSection | None = None
     export: ExportSection = ExportSection()
     interact: InteractSection | None = None
+
+    @property
+    def quantized(self) -> QuantizeSection | None:
+        """How the file that serves is quantized; None: there is none."""
+        if self.quantize is not None:
+            return self.quantize
+        named = FORMAT if self.export.quantize is None else self.export.quantize
+        return exported(named) if named else None
 
 
 class Recipe(Struct, frozen=True):
@@ -110,8 +122,8 @@ def load(path: Path) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read ({error}); name a recipe", file=str(path)) from error
-    file: File = typed(text, File, file=str(path))
     try:
+        file: File = typed(text, File, file=str(path))
         check(file, path.parent)
     except ConfigError as error:
         raise placed(error, path) from error
@@ -129,3 +141,14 @@ def check(file: File, folder: Path) -> None:
         raise ConfigError(f"the loss {file.train.loss!r} needs a [teacher]", field="train.loss")
     if file.teacher is not None and loss in SPARSE and file.teacher.give != "logits":
         raise ConfigError(f'the loss {file.train.loss!r} needs give = "logits"', field="teacher.give")
+    check_quantize(file)
+
+
+def check_quantize(file: File) -> None:
+    """Raise ConfigError where the sections say different things about the file that serves."""
+    if file.quantize is not None and file.export.quantize is not None:
+        raise ConfigError("[quantize] says it: take this out, or that", field="export.quantize")
+    found = file.quantized
+    if found is not None and found.learned and file.student.lora:
+        what = 'adapters learn beside weights that stay: take when = "after", or lora = 0'
+        raise ConfigError(what, field="quantize.when")

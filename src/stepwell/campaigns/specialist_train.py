@@ -1,4 +1,4 @@
-"""The stages that make the student and the file that will serve it."""
+"""The stage that makes the student."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from stepwell.campaigns import learning
 from stepwell.campaigns.run import Folders, Stage
-from stepwell.campaigns.specialist_job import FILTER, QUANTIZE, SPLIT, TEACH, TRAIN, Job, folder_digest
+from stepwell.campaigns.specialist_job import FILTER, SPLIT, TEACH, TRAIN, Job, folder_digest
+from stepwell.campaigns.specialist_quantize import learned_with
 from stepwell.campaigns.specialist_rows import HELD_OUT, chance, prompt_key
 from stepwell.campaigns.specialist_teach import LOGITS, ROWS
 from stepwell.distill.data import Example, examples
@@ -29,6 +30,7 @@ def train(job: Job) -> Stage:
     """`train` leaves `run/student/`, `run/log.jsonl`, `run/loss.svg` and `told.json`."""
     file = job.recipe.file
     plan = plan_of(job)
+    quantized = learned_with(job.recipe)
     sparse = parsed(plan.loss)[0] in SPARSE
 
     def work(before: Folders, out: Path) -> None:
@@ -43,10 +45,11 @@ def train(job: Job) -> Stage:
             sparse=str(before[TEACH] / LOGITS) if sparse else "",
             learn=learn,
             dev=dev,
+            quantized=quantized,
         )
         learning.learned(told, out, job.allowed.processes, job.allowed.progress)
 
-    given = msgspec.json.encode((file.train, file.student, file.split))
+    given = msgspec.json.encode((file.train, file.student, file.split, *([quantized] if quantized else [])))
     begins = job.recipe.path(file.student.folder) if file.student.folder else job.recipe.words()
     folders = [begins, *([job.recipe.teacher()] if job.recipe.needs_teacher else [])]
     dev = [run.digest(job.recipe.path(file.train.dev))] if file.train.dev else []
@@ -112,19 +115,3 @@ def student_of(job: Job) -> StudentSection:
     """The student's section with its paths found."""
     section = job.recipe.file.student
     return replace(section, folder=str(job.recipe.path(section.folder)) if section.folder else "")
-
-
-# --- the file that will serve
-
-
-def quantize(job: Job) -> Stage:
-    """`quantize` leaves `NAME.KIND.gguf`."""
-    kind = job.recipe.file.export.quantize
-
-    def work(before: Folders, out: Path) -> None:
-        from stepwell.quantize.export import to_gguf  # noqa: PLC0415 - numpy and gguf, where they are needed
-
-        student = before[TRAIN] / learning.RUN / "student"
-        to_gguf(student, out / f"{job.recipe.name}.{kind}.gguf", kind, name=job.recipe.name)
-
-    return Stage(QUANTIZE, f"{kind}\0{job.recipe.name}".encode(), work)

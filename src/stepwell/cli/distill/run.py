@@ -68,7 +68,7 @@ def run(given: argparse.Namespace) -> int:
 
 def check(file: File) -> None:
     """Raise ConfigError where something that the recipe needs is not installed or not set: before the work."""
-    needed = [*TRAIN, *(["gguf"] if file.export.quantize else []), *(["xllamacpp"] if file.gate else [])]
+    needed = [*TRAIN, *(["gguf"] if file.quantized else []), *(["xllamacpp"] if file.gate else [])]
     lacking = [name for name in needed if importlib.util.find_spec(name) is None]
     if lacking:
         what = "stepwell[embedded,synth,train]"

@@ -65,6 +65,8 @@ def learned(recipe: Recipe, given: argparse.Namespace) -> Trained:
     """One run of the loop, with a line that says how it goes."""
     import torch  # noqa: PLC0415 - seconds, and only here
 
+    from stepwell.campaigns.learning import transformed  # noqa: PLC0415
+    from stepwell.campaigns.specialist_quantize import learned_with  # noqa: PLC0415
     from stepwell.distill import parallel, student, train  # noqa: PLC0415
     from stepwell.distill.bar import bar  # noqa: PLC0415
     from stepwell.distill.data import examples  # noqa: PLC0415
@@ -85,6 +87,7 @@ def learned(recipe: Recipe, given: argparse.Namespace) -> Trained:
         given.out or given.recipe.with_suffix(""),
         teacher=teacher_of(recipe, device),
         sparse=sparse_of(plan, given.logits, model),
+        **transformed(model, learned_with(recipe)),
         dev=dev_of(recipe, plan),
     )
     with bar(plan.steps, quiet=bool(rank) or given.json) as watch:
