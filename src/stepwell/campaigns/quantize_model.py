@@ -1,0 +1,158 @@
+"""The model of a search in torch: how far each recipe moves it, how much each matrix suffers, and a recipe's codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from random import Random
+from typing import TypeVar
+
+from msgspec import Struct
+
+from stepwell.campaigns.quantize_job import Clock, Job, Results
+from stepwell.campaigns.quantize_task import Row, tokens
+from stepwell.distill import student
+from stepwell.distill.student import Model
+from stepwell.quantize import latency, sensitivity
+from stepwell.quantize.apply import applied
+from stepwell.quantize.calibrate import Tokens, measured
+from stepwell.quantize.candidates import Shapes
+from stepwell.quantize.divergence import Reference
+from stepwell.quantize.frontier import Point
+from stepwell.quantize.grids import Coded
+from stepwell.quantize.network import swapped
+from stepwell.quantize.recipe import Recipe, chosen
+from stepwell.quantize.sensitivity import GGUF, NARROW, Entry, Table
+from stepwell.quantize.shelf import Shelf, shelf
+
+Any_ = TypeVar("Any_")
+NUM_CALIBRATION = 256
+"""Texts that methods look at."""
+NUM_JUDGED = 256
+"""Texts of the search split, at most, that tell how far a recipe moves the model."""
+NUM_SENSITIVITY = 64
+BATCHED = 16
+"""Answers side by side, where what many cost is wanted."""
+
+
+class Moved(Struct, frozen=True):
+    """How far a recipe moves the model."""
+
+    kl: float
+    error: float
+    top1: float
+
+
+class Parent:
+    """What is to be quantized; read when it is first asked for anything that is not there yet."""
+
+    def __init__(self, job: Job, results: Results, clock: Clock) -> None:
+        self.job, self.results, self.clock = job, results, clock
+        self.references: dict[int, Reference] = {}
+
+    @cached_property
+    def model(self) -> Model:
+        """The parent. Raises DistillError where it has no weights."""
+        return student.load(self.job.model)
+
+    @cached_property
+    def batches(self) -> list[Tokens]:
+        """Calibration texts."""
+        return tokens(self.model, some(self.job.task.calibration, NUM_CALIBRATION, self.job.seed))
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """Matrices, each coded once a rule."""
+        return shelf(self.model, measured(self.model, self.batches))
+
+    @property
+    def shapes(self) -> Shapes:
+        """Rows and width of every matrix."""
+        return self.shelf.shapes
+
+    def reference(self, num_rows: int) -> Reference:
+        """What the parent says over so many search rows; only the last one is kept."""
+        if num_rows not in self.references:
+            rows = some(self.job.task.search, num_rows, self.job.seed)
+            self.references = {num_rows: Reference(self.model, tokens(self.model, rows))}
+        return self.references[num_rows]
+
+    def moved(self, recipe: Recipe, num_rows: int) -> Moved:
+        """How far a recipe moves the model, on so many search rows."""
+
+        def look() -> Moved:
+            self.clock.check()
+            reference = self.reference(num_rows)  # before the weights are others
+            with swapped(self.model, self.shelf.all(recipe)):
+                found = reference.of(self.model)
+            return Moved(found.kl, found.error, found.top1)
+
+        return self.results.kept("kl", (recipe, num_rows), Moved, look)
+
+    def table(self) -> Table:
+        """How much each matrix suffers from each format."""
+
+        def measure() -> Table:
+            narrow = any(width % 256 for _, width in self.shapes.values())
+            return sensitivity.measured(
+                self.model,
+                self.shelf,
+                self.reference(NUM_SENSITIVITY),
+                formats=NARROW if narrow else GGUF,
+                watch=self.told,
+            )
+
+        return self.results.kept("sensitivity", NUM_SENSITIVITY, Table, measure)
+
+    def told(self, done: int, num: int, what: str) -> None:
+        """Say how far a table is, and stop where the budget ends."""
+        self.clock.check()
+        self.job.tell(done, num, what)
+
+    def products(self) -> Mapping[tuple[str, int, int], int]:
+        """Nanoseconds of a product by format, rows and width."""
+        wide = BATCHED if self.job.target == "cost" else 1
+        formats = sorted({*GGUF, *NARROW})
+
+        def time() -> tuple[latency.Product, ...]:
+            footprint = sum(4 * rows * width for rows, width in self.shapes.values()) // 8
+            return latency.measured(self.shapes.values(), formats, tokens=wide, footprint_bytes=footprint)
+
+        return latency.nanoseconds(self.results.kept("products", wide, tuple[latency.Product, ...], time))
+
+    def cost(self, entry: Entry) -> int:
+        """What a matrix in a format costs, by the target."""
+        if self.job.target == "size":
+            return entry.num_bytes
+        return self.products().get((entry.format, entry.rows, entry.width), 0)
+
+    def nanoseconds(self, recipe: Recipe) -> int:
+        """What the products of a recipe are expected to take; 0 where only size counts."""
+        if self.job.target == "size":
+            return 0
+        times, rules = self.products(), chosen(recipe, self.shapes)
+        return sum(times.get((rules[name].format, *shape), 0) for name, shape in self.shapes.items())
+
+    def coded(self, point: Point) -> dict[str, Coded]:
+        """A recipe's codes, to be written."""
+        made: dict[str, Coded] = applied(
+            self.model,
+            point.recipe,
+            self.batches,
+            calibration=self.shelf.calibration,
+            watch=lambda _: self.clock.check(),
+        )
+        return made
+
+
+def some(rows: Sequence[Row], num: int, seed: int) -> list[Row]:
+    """So many rows by chance, the same ones every time; fewer are among more."""
+    return Random(seed).sample(list(rows), len(rows))[:num]  # noqa: S311 - no secret
+
+
+def progressing(job: Job, what: str, items: Sequence[Any_]) -> Iterator[Any_]:
+    """Items, telling how many are done."""
+    for at, each in enumerate(items):
+        job.tell(at, len(items), what)
+        yield each
+    job.tell(len(items), len(items), what)

@@ -1,0 +1,51 @@
+"""What a search leaves in its folder: the file and its recipe, the picture, all points, the card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shutil import copyfile
+
+import msgspec
+
+from stepwell.campaigns.quantize_files import Files
+from stepwell.campaigns.quantize_job import Job
+from stepwell.quality.files import lay
+from stepwell.quantize.card import PICTURE, card
+from stepwell.quantize.picture import picture
+from stepwell.quantize.recipe import Recipe
+from stepwell.quantize.search import Found, Plan
+
+FOUND, RECIPE, CARD = "found.json", "recipe.json", "README.md"
+
+
+def written(job: Job, plan: Plan, found: Found, files: Files) -> None:
+    """Write everything; found.json, which says that it is all there, last."""
+    name = f"{job.model.name}.gguf"
+    if found.status == "found" and found.winner is not None:
+        copied(files.made(found.winner), job.out / name)
+        lay(job.out / RECIPE, pretty(found.winner.recipe))
+    won = found.winner.name if found.winner else ""
+    lay(job.out / PICTURE, picture(found.points, found.parent, won, title(plan, found)).encode())
+    lay(job.out / CARD, card(plan, found, name).encode())
+    lay(job.out / FOUND, pretty(found))
+
+
+def copied(file: Path, out: Path) -> None:
+    """A file under another name, whole or not at all."""
+    part = out.with_name(f".{out.name}.part")
+    copyfile(file, part)
+    part.replace(out)
+
+
+def pretty(value: Found | Recipe) -> bytes:
+    """JSON for people, too."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def title(plan: Plan, found: Found) -> str:
+    """The picture in a sentence."""
+    if found.winner is None:
+        return f"{plan.model} on {plan.task}: no recipe qualifies within {plan.margins}"
+    was, now = found.parent.num_bytes / 1e6, found.winner.num_bytes / 1e6
+    doubt = "" if found.status == "found" else " (not gated yet)"
+    return f"{plan.model} on {plan.task}: {was:.2f} → {now:.2f} MB within {plan.margins}{doubt}"
