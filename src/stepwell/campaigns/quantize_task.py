@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from stepwell.errors import ConfigError, DistillError
 from stepwell.quality.judges import source_of
@@ -97,10 +98,14 @@ class Speaker(Protocol):
         """The text and its end, as token ids."""
 
 
-def load(name: str | Path) -> Task:
-    """The task of a name, a TOML file or a file of rows. Raises ConfigError, StoreError, and DistillError for leaks."""
+def load(name: str | Path, *, scorer: str = "") -> Task:
+    """The task of a name, a TOML file or a file of rows; with another scorer, where one is named.
+
+    Raises ConfigError, StoreError, and DistillError for leaks.
+    """
     path = found(str(name))
     task = from_file(path) if path.suffix == ".toml" else cut(path)
+    task = replace(task, scorer=scorer or task.scorer)
     if task.scorer not in {BLEU, EXACT}:
         try:
             verifier(task.scorer, field="scorer")

@@ -6,10 +6,12 @@ import argparse
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from stepwell.cli.quantize import search, verify
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-COMMANDS: tuple[ModuleType, ...] = ()
+COMMANDS: tuple[ModuleType, ...] = (search, verify)
 
 
 def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
