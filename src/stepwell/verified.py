@@ -58,19 +58,23 @@ def read(file: Path) -> Manifest | None:
         return None
 
 
+def matching(file: Path) -> Manifest | None:
+    """The manifest of a file's very bytes; None where there is none. Raises OSError where it cannot be read."""
+    manifest = read(file)
+    with file.open("rb") as opened:
+        sha256 = file_digest(opened, "sha256").hexdigest()
+    told = (manifest, manifest.before) if manifest else ()
+    return next((each for each in told if each and each.sha256 == sha256), None)
+
+
 def complaint(file: Path) -> str:
     """Why a file may not be served; empty where its manifest says of these very bytes that they were shown to run."""
-    manifest = read(file)
-    if manifest is None:
-        return f"has no manifest {place(file).name} that can be read: run `stepwell quantize verify` on it"
     try:
-        with file.open("rb") as opened:
-            sha256 = file_digest(opened, "sha256").hexdigest()
+        manifest = matching(file)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    matching = next((each for each in (manifest, manifest.before) if each and each.sha256 == sha256), None)
-    if matching is None:
-        return "is not the file that its manifest names: verify it again, or fetch it again"
-    if not matching.passed:
-        return f"did not pass its verification: {'; '.join(matching.complaints)}"
-    return ""
+    if manifest is None:
+        known = place(file).name
+        why = f"is not the file that {known} names" if read(file) else f"has no manifest {known} that can be read"
+        return f"{why}: run `stepwell quantize verify` on it"
+    return "" if manifest.passed else f"did not pass its verification: {'; '.join(manifest.complaints)}"

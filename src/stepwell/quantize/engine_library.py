@@ -25,6 +25,8 @@ from stepwell.quantize.engine_server import flags
 Floats = NDArray[np.float32]
 ROOM = 128
 """Numbers of 32 bits in the bytes that a structure may take: llama.cpp's largest has 40."""
+PIECE_BYTES = 1024
+"""More than any token spells."""
 CONTEXT, BATCH, SEQUENCES = 0, 1, 3
 """Which number of the context's structure is which."""
 POINTER, INT, CHARS = c.c_void_p, c.c_int32, c.c_char_p
@@ -71,7 +73,7 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "llama_model_get_vocab": (POINTER, (POINTER,)),
     "llama_vocab_n_tokens": (INT, (POINTER,)),
     "llama_tokenize": (INT, (POINTER, CHARS, INT, c.POINTER(INT), INT, c.c_bool, c.c_bool)),
-    "llama_detokenize": (INT, (POINTER, c.POINTER(INT), INT, CHARS, INT, c.c_bool, c.c_bool)),
+    "llama_token_to_piece": (INT, (POINTER, INT, CHARS, INT, INT, c.c_bool)),
     "llama_print_system_info": (CHARS, ()),
     "llama_model_free": (None, (POINTER,)),
     "llama_free": (None, (POINTER,)),
@@ -161,11 +163,13 @@ def tokenized(held: Opened, text: str) -> list[int]:
 
 
 def spelled(held: Opened, ids: Sequence[int]) -> str:
-    """The text of token ids, control tokens left out."""
-    given = (INT * len(ids))(*ids)
-    room = c.create_string_buffer(64 * len(ids) + 64)
-    num = library().llama_detokenize(held.vocabulary, given, len(ids), room, len(room), False, False)  # noqa: FBT003
-    return room.raw[: max(num, 0)].decode(errors="replace")
+    """The text of token ids, piece by piece as it is generated; control tokens are left out."""
+    room = c.create_string_buffer(PIECE_BYTES)
+    made = b""
+    for token in ids:
+        num = library().llama_token_to_piece(held.vocabulary, token, room, len(room), 0, False)  # noqa: FBT003
+        made += room.raw[: max(num, 0)]
+    return made.decode(errors="replace")
 
 
 def processor() -> str:
