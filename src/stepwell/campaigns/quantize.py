@@ -29,7 +29,7 @@ LOCK = "search.lock"
 
 def searched(job: Job) -> Found:
     """Search, or go on. Raises StepwellError for what cannot be searched."""
-    clock = Clock(job.budget_s)
+    clock = Clock(job.budget_s, cpu=job.cpu)
     job.out.mkdir(parents=True, exist_ok=True)
     with alone(job.out / LOCK.removesuffix(".lock")):
         plan = sealed(job, planned(job))

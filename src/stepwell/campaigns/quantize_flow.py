@@ -19,7 +19,7 @@ from stepwell.campaigns.quantize_model import NUM_JUDGED, Parent
 from stepwell.campaigns.quantize_task import Row
 from stepwell.quality.files import lay
 from stepwell.quantize import candidates, search
-from stepwell.quantize.frontier import Difference, Point, divergence, expected_of, measure_of, size, unbeaten
+from stepwell.quantize.frontier import Difference, Point, divergence, expected_of, measure_of, size, spread, unbeaten
 from stepwell.quantize.halving import better, promising, rungs
 from stepwell.quantize.recipe import uniform
 from stepwell.quantize.search import Found, Plan, Status
@@ -36,8 +36,11 @@ REFINED = 4
 """Further ones, between the smallest that passes and the largest that does not."""
 KL_SHARE = 0.5
 """Of the budget, at most, for what needs no engine."""
-RESERVE = 1.3
-"""The gate may take so much longer than expected."""
+RESERVE = 1.2
+"""What is asked may take so much longer than expected."""
+LEAST_TRAINING_S = 30.0
+LEAST_GATED = 2
+"""Candidates for which the gate's time is kept from the beginning."""
 
 
 class Search:
@@ -62,7 +65,8 @@ class Search:
             return self.verdict()
         except TimeIsUpError:
             best = min((each for each in self.full if each.passes), key=self.expected, default=None)
-            why = f"the budget of {self.job.budget_s:.0f} s ended before the verdict; the same command goes on"
+            kind = "CPU seconds" if self.clock.cpu else "seconds"
+            why = f"the budget of {self.job.budget_s:.0f} {kind} ended before the verdict; the same command goes on"
             return self.found("incomplete", why, best, ())
         finally:
             self.board.write()
@@ -90,7 +94,7 @@ class Search:
             points=tuple(sorted(self.board.points.values(), key=size)),
             tested=tuple(each.name for each in tested),
             left_out=tuple(self.left_out),
-            wall_s=self.clock.spent_s,
+            spent_s=self.clock.spent_s,
         )
 
     # --- what things take
@@ -111,8 +115,12 @@ class Search:
 
     @property
     def reserve_s(self) -> float:
-        """What the gate will take: the parent, and as many candidates as it may test."""
-        return (1 + search.MOST_GATED) * self.seconds(self.job.task.gate)
+        """What the gate takes at least: the parent, and some candidates."""
+        return (1 + LEAST_GATED) * self.seconds(self.job.task.gate)
+
+    def fits(self, rows: Sequence[Row]) -> int:
+        """How many files can be asked these rows, the gate's time aside."""
+        return int((self.clock.left_s - self.reserve_s) / max(self.seconds(rows), 1e-3))
 
     def room(self, what: str, need_s: float) -> bool:
         """Whether there is time for something that can be left out, the gate's aside."""
@@ -128,7 +136,7 @@ class Search:
         self.job.watch("parent")
         file = self.files.made(self.parent)
         said = quantize_engine.answers(self.job, self.results, self.clock, file, self.job.task.search)
-        self.scoring_s = said.wall_s
+        self.scoring_s = said.cpu_s if self.clock.cpu else said.wall_s
         told = self.compared(self.job.task.search, file)
         self.parent = replace(self.parent, num_bytes=file.stat().st_size, searched=told, num_searched=self.num_rows)
 
@@ -166,17 +174,18 @@ class Search:
     def by_score(self, points: Sequence[Point]) -> None:
         """Ask the finalists a part of the rows, and all of them whoever is promising then."""
         self.job.watch("score")
-        part = self.job.task.search[::PART]
-        asked = [self.scored(each, part) for each in points]
-        for each in promising(asked, SCORED, self.expected):
-            self.scored(each, self.job.task.search)
+        part, every = self.job.task.search[::PART], self.job.task.search
+        num = min(len(points), max(2, self.fits(part) // 2))
+        asked = [self.scored(each, part) for each in spread(sorted(points, key=self.expected), num)]
+        for each in promising(asked, max(1, min(SCORED, self.fits(every))), self.expected):
+            self.scored(each, every)
 
     def scored(self, point: Point, rows: Sequence[Row]) -> Point:
         """The point with its score on these search rows. Raises TimeIsUpError where the gate would come too short."""
         self.clock.check(self.seconds(rows) + self.reserve_s)
         file = self.files.made(point)
         told = self.compared(rows, file)
-        size_bytes, named = file.stat().st_size, self.files.sha256(file)
+        size_bytes, named = file.stat().st_size, self.files.sha256(point)
         return self.board.update(point.name, num_bytes=size_bytes, sha256=named, searched=told, num_searched=len(rows))
 
     def compared(self, rows: Sequence[Row], file: Path) -> tuple[Difference, ...]:
@@ -228,6 +237,38 @@ class Search:
 
     def train(self) -> None:
         """Train for a smaller file, where nothing that passes is small enough."""
+        wanted = self.wanted()
+        need_s = self.seconds(self.job.task.search)
+        if wanted is None or self.job.train is None or not self.room("training", LEAST_TRAINING_S + need_s):
+            return
+        self.job.watch("train")
+        point = replace(wanted, name=f"{wanted.name} trained", trained=True, searched=(), num_searched=0, preset=False)
+        if not self.files.path(point).is_file():
+            left_s = self.clock.left_s - self.reserve_s - need_s
+            folder = self.results.path("train", point.recipe, "")
+            codes = self.job.train(self.job.model, point.recipe, self.job.task, folder, left_s)
+            self.files.made(point, codes)
+        self.board.put(point)
+        self.scored(point, self.job.task.search)
+        self.time()
+
+    def wanted(self) -> Point | None:
+        """What is to be trained for: the nearest to the parent of what is small enough; None where something passes."""
+        limit = self.job.at_most * self.measure(self.parent) or float("inf")
+        if any(each.passes and self.measure(each) <= limit for each in self.full):
+            return None
+        every = [each for each in self.board.points.values() if not each.preset]
+        if self.job.at_most:
+            share = limit / self.measure(self.parent)
+            every = [each for each in every if self.share(each) <= share]
+        return min(every, key=divergence, default=None)
+
+    def share(self, point: Point) -> float:
+        """What a recipe is expected to take, beside the parent's 16-bit file."""
+        if self.job.target != "size":
+            return point.nanoseconds / max(1, self.model.nanoseconds(self.parent.recipe))
+        weights = sum(rows * width for rows, width in self.model.shapes.values())
+        return 1 - (16 - point.bits) * weights / 8 / self.parent.num_bytes
 
     # --- the gate
 
@@ -244,10 +285,20 @@ class Search:
 
     def state(self) -> list[Point]:
         """Write down in what order the gate will test, before it is read."""
-        ordered = search.order(self.full, self.measure)
+        fitting = int(self.clock.left_s / max(self.seconds(self.job.task.gate), 1e-3)) - 1
+        sound = [each for each in self.full if each.passes and self.sound(each)]
+        ordered = search.order(sound, self.measure, max(1, min(search.MOST_GATED, fitting)))
         self.board.write()
         lay(self.job.out / ORDER, msgspec.json.format(msgspec.json.encode([self.parent, *ordered]), indent=1) + b"\n")
         return ordered
+
+    def sound(self, point: Point) -> bool:
+        """Whether the engine computes with a file what it should; else it takes no part."""
+        self.clock.check()
+        complaint = self.files.complaint(point)
+        if complaint:
+            self.left_out.append(f"{point.name}: {complaint}")
+        return not complaint
 
     def gate(self, ordered: Sequence[Point]) -> Found:
         """The verdict."""

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from stepwell.campaigns.cost import cpu_s
 from stepwell.campaigns.quantize_task import Task
 from stepwell.errors import StepwellError
 from stepwell.quality.files import lay
@@ -29,7 +30,10 @@ Tell = Callable[[int, int, str], None]
 Watch = Callable[[str], None]
 """Told a phase's name."""
 Train = Callable[[Path, "Recipe", Task, Path, float], "Mapping[str, Coded]"]
-"""Trains a model for a recipe: its folder, the recipe, the task, a folder for the run, and seconds it may take."""
+"""Trains a model for a recipe: its folder, the recipe, the task, a folder for the run, and seconds it may take.
+
+What comes back are the codes of its matrices; all else stays as it is.
+"""
 WRITING_S = 2.0
 """Kept for writing down what was found."""
 
@@ -38,17 +42,18 @@ class TimeIsUpError(StepwellError):
     """The budget has ended; whoever searches writes down the best so far."""
 
 
-@dataclass(frozen=True)
 class Clock:
-    """The budget: wall time from here on."""
+    """The budget, from here on: wall time, or processor time, which neighbours on the machine do not take."""
 
-    budget_s: float
-    begun: float = field(default_factory=monotonic)
+    def __init__(self, budget_s: float, *, cpu: bool = False) -> None:
+        self.budget_s, self.cpu = budget_s, cpu
+        self.now: Callable[[], float] = cpu_s if cpu else monotonic
+        self.begun = self.now()
 
     @property
     def spent_s(self) -> float:
         """What was taken of it."""
-        return monotonic() - self.begun
+        return self.now() - self.begun
 
     @property
     def left_s(self) -> float:
@@ -72,6 +77,8 @@ class Job:
     target: Target = "size"
     at_most: float = 0.0
     budget_s: float = 1200.0
+    cpu: bool = False
+    """Whether the budget is processor time, in place of wall time."""
     alpha: float = 0.05
     seed: int = 0
     num_mixed: int = 24

@@ -30,7 +30,8 @@ NUM_CALIBRATION = 256
 """Texts that methods look at."""
 NUM_JUDGED = 256
 """Texts of the search split, at most, that tell how far a recipe moves the model."""
-NUM_SENSITIVITY = 64
+NUM_SENSITIVITY = 32
+"""Texts that tell how much each matrix suffers."""
 BATCHED = 16
 """Answers side by side, where what many cost is wanted."""
 

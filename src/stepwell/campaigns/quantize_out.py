@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from shutil import copyfile
-
 import msgspec
 
 from stepwell.campaigns.quantize_files import Files
 from stepwell.campaigns.quantize_job import Job
 from stepwell.quality.files import lay
 from stepwell.quantize.card import PICTURE, card
+from stepwell.quantize.manifest import shelve
 from stepwell.quantize.picture import picture
 from stepwell.quantize.recipe import Recipe
 from stepwell.quantize.search import Found, Plan
@@ -22,19 +20,12 @@ def written(job: Job, plan: Plan, found: Found, files: Files) -> None:
     """Write everything; found.json, which says that it is all there, last."""
     name = f"{job.model.name}.gguf"
     if found.status == "found" and found.winner is not None:
-        copied(files.made(found.winner), job.out / name)
+        shelve(files.made(found.winner), job.out, name)
         lay(job.out / RECIPE, pretty(found.winner.recipe))
     won = found.winner.name if found.winner else ""
     lay(job.out / PICTURE, picture(found.points, found.parent, won, title(plan, found)).encode())
     lay(job.out / CARD, card(plan, found, name).encode())
     lay(job.out / FOUND, pretty(found))
-
-
-def copied(file: Path, out: Path) -> None:
-    """A file under another name, whole or not at all."""
-    part = out.with_name(f".{out.name}.part")
-    copyfile(file, part)
-    part.replace(out)
 
 
 def pretty(value: Found | Recipe) -> bytes:

@@ -107,8 +107,8 @@ class Found(Struct, frozen=True, kw_only=True):
     """Those that the gate read, in its order."""
     left_out: tuple[str, ...]
     """What the budget did not allow."""
-    wall_s: float
-    """Of the last run."""
+    spent_s: float
+    """Of the budget, by the last run."""
 
 
 def differing(one: Plan, other: Plan) -> list[str]:

@@ -29,6 +29,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--margin", required=True, help="what may be lost: 0.01 of the answers, or 0.5bleu")
     parser.add_argument("--target", choices=("size", "latency", "cost"), default="size", help="what is to be small")
     parser.add_argument("--budget", default="20m", metavar="TIME", help="wall time, such as 90s or 20m; never passed")
+    parser.add_argument("--cpu", action="store_true", help="the budget is CPU time, in place of wall time")
     parser.add_argument("-o", "--out", type=Path, help="folder of the search (default: runs/quantize/MODEL-TASK)")
     parser.add_argument(
         "--scorer", default="", help="bleu, exact, slots, values or module:function (default: the task's)"
@@ -58,6 +59,7 @@ def run(given: argparse.Namespace) -> int:
     from stepwell.campaigns import quantize_task  # noqa: PLC0415 - lazy, like all commands
     from stepwell.campaigns.quantize import searched  # noqa: PLC0415
     from stepwell.campaigns.quantize_job import Job  # noqa: PLC0415
+    from stepwell.campaigns.quantize_train import trained  # noqa: PLC0415
     from stepwell.cli.distill.told import progress  # noqa: PLC0415
 
     torch.set_num_threads(given.threads)
@@ -75,9 +77,11 @@ def run(given: argparse.Namespace) -> int:
                 at_most=share(given.at_most, "at-most"),
                 alpha=share(given.alpha, "alpha"),
                 budget_s=budget_s,
+                cpu=given.cpu,
                 seed=given.seed,
                 watch=lambda name: watch(name, False),  # noqa: FBT003 - a callback's own order
                 tell=tell,
+                train=lambda *told: trained(*told, watch=tell),
             )
         )
     print(as_json(found, out)) if given.json else show(found, out)
