@@ -13,7 +13,7 @@ Count = Annotated[int, Meta(ge=1)]
 Number = Annotated[int, Meta(ge=0)]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 Which = Literal["llamacpp", "openvino", "auto"]
-OPENVINO_CACHE = {"f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "u8", "q4_0": "u4"}
+OPENVINO_CACHE = {"f16": "f16", "bf16": "bf16", "q8_0": "u8", "q4_0": "u4"}
 """What OpenVINO calls the numbers that it can keep keys and values in."""
 
 
@@ -21,6 +21,8 @@ class EmbeddedEngine(Section, frozen=True, tag_field="type", tag="embedded"):
     """`[engines.NAME] type = "embedded"`: a small model in this process, from a GGUF file."""
 
     path: str
+    verified: bool = False
+    """Whether the file must have its manifest, `FILE.manifest.json`, and be the one that this says was verified."""
     engine: Which = "llamacpp"
     """auto: whichever `stepwell engines test` found the better one here, for few requests and for many."""
     threads: Count = 2

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+from stepwell import verified
 from stepwell.config import AnyEngine, EmbeddedEngine, HttpEngine
 from stepwell.engines.bearer import bearer
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http, Key
 from stepwell.engines.iam import Iam
 from stepwell.engines.scripted import Scripted
+from stepwell.errors import ConfigError
 from stepwell.protocols import Engine
 
 
@@ -19,9 +22,18 @@ def chosen(name: str, config: AnyEngine) -> Engine:
         case HttpEngine():
             return Http(name, config, bearer_key(config))
         case EmbeddedEngine():
+            if config.verified:
+                check(Path(config.path))
             return Embedded(name, config)
         case _:
             return Scripted(name, config)
+
+
+def check(file: Path) -> None:
+    """Raise ConfigError for a model file that was not verified as it is."""
+    complaint = verified.complaint(file)
+    if complaint:
+        raise ConfigError(complaint, file=str(file), field="verified")
 
 
 def bearer_key(config: HttpEngine) -> Key | None:
