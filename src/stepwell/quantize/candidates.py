@@ -8,7 +8,7 @@ from itertools import pairwise
 from stepwell.quantize.allocate import Choice, allocated
 from stepwell.quantize.formats import FORMATS
 from stepwell.quantize.frontier import Point
-from stepwell.quantize.recipe import Method, Recipe, Rule, chosen, num_bytes, uniform
+from stepwell.quantize.recipe import Method, Recipe, chosen, num_bytes, uniform
 
 PRESETS = ("Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q4_K", "Q4_0", "Q3_K", "Q2_K")
 """llama.cpp's formats, each for all matrices."""
@@ -60,10 +60,10 @@ def mixed(recipe: Recipe, shapes: Shapes) -> Point:
 
 def distinct(points: Iterable[Point], shapes: Shapes) -> list[Point]:
     """Those that come to other files than the ones before, under names of their own."""
-    found: dict[tuple[tuple[str, Rule], ...], Point] = {}
+    found: dict[tuple[tuple[str, str, str], ...], Point] = {}
     names: set[str] = set()
     for each in points:
-        rules = tuple(chosen(each.recipe, shapes).items())
+        rules = tuple((name, rule.format, rule.method) for name, rule in chosen(each.recipe, shapes).items())
         if each.name not in names and rules not in found:
             found[rules] = each
             names.add(each.name)
