@@ -6,7 +6,8 @@ Stated before the test set was read:
   chosen on E2E's dev set.
 - Trained: the writer with its weights rounded in every step learns what the writer in 32 bits expects at each token of
   E2E's training texts (KL, nothing else). Which of its averaged weights are the best is decided on dev.
-- GPTQ: our best for the same format, calibrated on texts of the same set.
+- GPTQ: our best for the same format, calibrated on texts of the same set, whichever of our methods that is on the
+  test set itself.
 - KL is to the writer in 32 bits, a token of the human texts of E2E's test set, by the embedded engine on both files.
 - BLEU is of the engine's greedy texts for E2E's test set with all references, of the writer's 16-bit file less that of
   the trained file.
@@ -16,16 +17,24 @@ Stated before the test set was read:
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import get_args
 
+import torch
 from msgspec.structs import replace
 from recipes.writer import data
+from recipes.writer.train import LONGEST
 
+from bench.quantize import engine_kl
+from stepwell.campaigns.served import served
 from stepwell.distill import student, train
 from stepwell.distill.data import Example
 from stepwell.distill.plan import Plan
-from stepwell.quantize import calibrate, divergence, fake
-from stepwell.quantize.recipe import uniform
+from stepwell.quality import text
+from stepwell.quantize import apply, calibrate, divergence, fake
+from stepwell.quantize.export import to_gguf
+from stepwell.quantize.recipe import Method, uniform
 
 WRITER, KEPT = Path("models/house-writer"), Path("runs/bench-quantize-qat")
 FORMAT = "Q2_K"
@@ -45,7 +54,9 @@ PLAN = Plan(
 )
 """Chosen on dev."""
 QUICK_STEPS = 8
-NUM_DEV = 160
+NUM_DEV, NUM_CALIBRATION = 160, 512
+METHODS = tuple(method for method in get_args(Method) if method != "qat")
+"""Of finding codes afterwards."""
 
 
 def learned(out: Path, plan: Plan) -> train.Trained:
@@ -64,7 +75,63 @@ def learned(out: Path, plan: Plan) -> train.Trained:
 
 def held(model: student.Model, part: str, num: int) -> list[calibrate.Tokens]:
     """Facts of a part of E2E, each with its first human text."""
+    return calibrate.laid(texts_of(model, part, num), pad=model.words.pad)
+
+
+def texts_of(model: student.Model, part: str, num: int) -> list[engine_kl.Ids]:
+    """The same as token ids of prompts and completions."""
     rows = list(data.read(part).items())
     some = rows[:: max(1, len(rows) // num)][:num]
-    texts = [(model.prompt_ids(mr), model.text_ids(refs[0])) for mr, refs in some]
-    return calibrate.laid(texts, pad=model.words.pad)
+    return [(model.prompt_ids(mr), model.text_ids(refs[0])) for mr, refs in some]
+
+
+def rounded(out: Path) -> dict[str, Path]:
+    """Files of the writer whose codes were found afterwards: to nearest, and by every method of ours that looks."""
+    model = student.load(WRITER)
+    seen = calibrate.laid(texts_of(model, "train", NUM_CALIBRATION), pad=model.words.pad)
+    found = calibrate.measured(model, seen)
+    files = {}
+    for method in METHODS:
+        codes = apply.applied(model, uniform(FORMAT, method), seen, calibration=found)
+        files[method] = to_gguf(WRITER, out / f"writer.{FORMAT}.{method}.gguf", "F16", coded=codes)
+    return files
+
+
+def bleu(file: Path, num: int) -> float:
+    """Of the engine's greedy texts for test facts."""
+    rows = list(data.read("test").items())[:num]
+    said = served(file, [mr for mr, _ in rows], max_tokens=LONGEST, watch=lambda _: None)
+    return text.bleu(said.texts, [refs for _, refs in rows]).score
+
+
+def measure(*, quick: bool) -> dict[str, float]:
+    """The figures, and a table of all methods."""
+    torch.set_num_threads(1)
+    num, out = (24, KEPT / "quick") if quick else (10_000, KEPT)
+    done = learned(out, replace(PLAN, steps=QUICK_STEPS, measure_every=QUICK_STEPS) if quick else PLAN)
+    codes = fake.coded(student.load(done.folder), uniform(FORMAT))
+    files = {**rounded(out), "trained": to_gguf(done.folder, out / f"writer.{FORMAT}.qat.gguf", "F16", coded=codes)}
+    model = student.load(WRITER)
+    parent = engine_kl.parent(model, texts_of(model, "test", num))
+    found = {name: engine_kl.diverges(file, parent) for name, file in files.items()}
+    print(engine_kl.told(found, {name: file.stat().st_size for name, file in files.items()}), flush=True)
+    best = min(METHODS, key=lambda method: found[method].kl)
+    ratio, low, high = engine_kl.ratio(found["trained"], found[best])
+    print(
+        f"trained / {best}: {ratio:.3f} [{low:.3f}, {high:.3f}], {done.cpu_s / 60:.1f} CPU-minutes, {done.steps} steps"
+    )
+    whole = to_gguf(WRITER, out / "writer.F16.gguf", "F16")
+    scores = {
+        name: bleu(file, num) for name, file in {"F16": whole, best: files[best], "trained": files["trained"]}.items()
+    }
+    print("BLEU " + ", ".join(f"{name} {score:.2f}" for name, score in scores.items()), flush=True)
+    return {
+        "qat2_vs_gptq2": ratio,
+        "qat2_bleu_loss": scores["F16"] - scores["trained"],
+        "gptq2_bleu_loss": scores["F16"] - scores[best],
+        "qat2_cpu_minutes": done.cpu_s / 60,
+    }
+
+
+if __name__ == "__main__":
+    print(measure(quick="--quick" in sys.argv))

@@ -200,6 +200,8 @@ rate = 5e-3
 batch_tokens = 400
 save_every = 20
 average = 0.9
+[split]
+dev = 0.2
 [student]
 hidden = 256
 layers = 1
@@ -248,6 +250,19 @@ def test_distillation_and_quantization_are_one_run(tmp_path: Path, processes: in
     codes = fake.coded(student.load(folder), uniform("Q2_K"))
     assert apart(folder, codes, file) < 1e-3  # the engine rounds activations to 8 bits
     assert apart(folder, None, file) > 10 * apart(folder, codes, file)
+    assert "| **from the start** |" in (folder / "README.md").read_text()
+
+
+def test_the_card_compares_the_ways(tmp_path: Path) -> None:
+    folder = campaign(tmp_path, '[quantize]\nformat = "Q2_K"\nwhen = "late"\ncompare = true\n')
+    card = (folder / "README.md").read_text()
+    for way in ("32 bits", "rounded", "after (GPTQ)", "**late**", "from the start"):
+        assert f"| {way} |" in card
+    assert (folder / "phases.svg").read_text().count("<circle") == 5
+    (kept,) = (folder.parent).resolve().glob("*-compare-*/phases.json")
+    told = {each["way"]: each for each in json.loads(kept.read_text())}
+    assert told["none"]["loss"] < min(told[way]["loss"] for way in ("round", "late", "start"))
+    assert min(told[way]["loss"] for way in ("late", "start")) < told["round"]["loss"]
 
 
 def test_a_format_alone_is_found_after_training(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from stepwell.campaigns.cost import NUM_ANSWERS, Cost, Economy
 from stepwell.quality.verdict import Report
+from stepwell.quantize.phases import Phase, table
 
 REVISION_CHARS = 16
 EXAMPLES = 3
@@ -54,6 +55,8 @@ class Made(Struct, frozen=True, kw_only=True):
     training: Mapping[str, Any]
     """What the training run says of itself."""
     file: ModelFile | None
+    phases: tuple[Phase, ...] = ()
+    """What quantization brought, by when the student met its format."""
     gate: Report | None
     costs: Mapping[str, Cost]
     economy: Economy | None
@@ -68,8 +71,8 @@ def provenance(made: Made) -> bytes:
 
 def card(made: Made) -> str:
     """README.md."""
-    parts = (heading(made), examples(made), verdict(made), data(made), training(made), costs(made), recipe(made))
-    return "\n".join(line for part in parts for line in part) + "\n"
+    parts = (heading, examples, verdict, data, training, quantization, costs, recipe)
+    return "\n".join(line for part in parts for line in part(made)) + "\n"
 
 
 def heading(made: Made) -> Iterator[str]:
@@ -135,6 +138,13 @@ def training(made: Made) -> Iterator[str]:
         if value not in ("", {}):
             yield f"| {name} | {shown(value)} |"
     yield from ("", "![loss over the steps](loss.svg)")
+
+
+def quantization(made: Made) -> Iterator[str]:
+    """What the file's numbers lost, and what it took."""
+    if made.phases:
+        yield from ("", "## Quantization", "", *table(made.phases))
+        yield from ("", "![loss against CPU-minutes](phases.svg)")
 
 
 def costs(made: Made) -> Iterator[str]:

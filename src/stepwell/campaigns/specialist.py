@@ -45,6 +45,8 @@ def stages(job: Job) -> list[Stage]:
         terms.check(file.teacher.url, file.teacher.name, i_may=job.allowed.i_may)
         found.append(specialist_teach.stage(job, file.teacher))
     found.append(specialist_train.train(job))
+    if file.quantize is not None:
+        found.append(specialist_quantize.compare(job, file.quantize))
     if file.quantized is not None:
         found.append(specialist_quantize.stage(job, file.quantized))
     if file.gate is not None:

@@ -16,7 +16,8 @@ from stepwell.campaigns.card import Data, Made, ModelFile
 from stepwell.campaigns.cost import Cost, Economy
 from stepwell.campaigns.run import Folders, Stage
 from stepwell.campaigns.specialist_gate import PAIRS, SERVED, VERDICT, Answered
-from stepwell.campaigns.specialist_job import CARD, FILTER, GATE, QUANTIZE, SPLIT, TRAIN, Job
+from stepwell.campaigns.specialist_job import CARD, COMPARE, FILTER, GATE, QUANTIZE, SPLIT, TRAIN, Job
+from stepwell.campaigns.specialist_quantize import PHASES, PICTURE
 from stepwell.campaigns.specialist_rows import HELD_OUT, counted
 from stepwell.campaigns.specialist_train import data_sha256, learned_rows
 from stepwell.errors import ConfigError
@@ -24,6 +25,7 @@ from stepwell.ledger import prices
 from stepwell.quality import verdict
 from stepwell.quality.files import sha256_of
 from stepwell.quality.verdict import Report
+from stepwell.quantize.phases import Phase
 from stepwell.signing import authentic, signing_key, trusted
 from stepwell.store import tables
 from stepwell.synth import row
@@ -43,6 +45,8 @@ def stage(job: Job) -> Stage:
         shutil.copyfile(before[TRAIN] / learning.RUN / "loss.svg", folder / "loss.svg")
         for file in before[QUANTIZE].glob("*.gguf") if QUANTIZE in before else ():
             shutil.copyfile(file, folder / file.name)
+        if COMPARE in before and (before[COMPARE] / PICTURE).is_file():
+            shutil.copyfile(before[COMPARE] / PICTURE, folder / PICTURE)
         if GATE in before:
             shutil.copyfile(before[GATE] / VERDICT, folder / VERDICT)
         made = told(job, before, folder)
@@ -78,6 +82,7 @@ def told(job: Job, before: Folders, folder: Path) -> Made:
         parameters=training.parameters,
         training=msgspec.to_builtins(file.train) | msgspec.to_builtins(training),
         file=next((ModelFile(each.name, sha256_of(each), each.stat().st_size) for each in folder.glob("*.gguf")), None),
+        phases=phases_of(before),
         gate=report(before[GATE]) if GATE in before else None,
         costs=costs,
         economy=economy_of(job, before, costs),
@@ -112,6 +117,13 @@ def teacher_of(job: Job) -> str:
     path = job.recipe.path(section.path)
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     return f"{section.name}, " + ", ".join(f"{each.name} sha256 {sha256_of(each)}" for each in files)
+
+
+def phases_of(before: Folders) -> tuple[Phase, ...]:
+    """What quantization brought."""
+    if COMPARE not in before:
+        return ()
+    return msgspec.json.decode((before[COMPARE] / PHASES).read_bytes(), type=tuple[Phase, ...])
 
 
 def costs_of(before: Folders, training: learning.Told) -> dict[str, Cost]:

@@ -14,8 +14,8 @@ from stepwell.campaigns.specialist_file import Recipe
 from stepwell.engines.answers import Answers, Budget
 from stepwell.quality.files import sha256_of
 
-SPLIT, SYNTH, FILTER, TEACH, TRAIN, QUANTIZE, GATE, CARD = (
-    "split", "synth", "filter", "teach", "train", "quantize", "gate", "card",
+SPLIT, SYNTH, FILTER, TEACH, TRAIN, COMPARE, QUANTIZE, GATE, CARD = (
+    "split", "synth", "filter", "teach", "train", "compare", "quantize", "gate", "card",
 )  # fmt: skip
 ANSWERS = "answers"
 """What was paid for, beside the stages: every run reads it, and no run pays for it again."""

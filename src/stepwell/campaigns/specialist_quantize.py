@@ -1,4 +1,4 @@
-"""The stage that writes the file that serves; and what a student that learns quantized is computed with.
+"""The stages that write the file that serves and say what it lost; and what a student learns with, quantized.
 
 Quantized after training, codes are found from the rows that were learned; quantized while learning, they are the very
 ones of the last weights.
@@ -6,32 +6,25 @@ ones of the last weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from stepwell.campaigns import learning
+from stepwell.campaigns import learning, quantize_phases
 from stepwell.campaigns.run import Folders, Stage
 from stepwell.campaigns.specialist_file import Recipe
-from stepwell.campaigns.specialist_job import QUANTIZE, TRAIN, Job
-from stepwell.distill.data import Example
+from stepwell.campaigns.specialist_job import COMPARE, QUANTIZE, TRAIN, Job
 from stepwell.errors import ConfigError, DistillError
+from stepwell.quality.files import lay
+from stepwell.quantize import phases
 from stepwell.quantize import recipe as rules
 from stepwell.quantize.formats import PLAIN
 from stepwell.quantize.section import WIDE, QuantizeSection
 from stepwell.toml import placed
 
-if TYPE_CHECKING:
-    from stepwell.distill.student import Model
-    from stepwell.quantize.calibrate import Tokens
-    from stepwell.quantize.grids import Coded
-
-NUM_CALIBRATION = 512
-"""Rows that codes are found from."""
+PHASES, PICTURE = "phases.json", "phases.svg"
 
 
 def rules_of(recipe: Recipe) -> rules.Recipe | None:
@@ -109,14 +102,16 @@ def stage(job: Job, section: QuantizeSection) -> Stage:
     kind = found.default.format
 
     def work(before: Folders, out: Path) -> None:
-        from stepwell.quantize.export import to_gguf  # noqa: PLC0415 - numpy and gguf, where they are needed
+        from stepwell.distill.student import load  # noqa: PLC0415 - torch and gguf, where they are needed
+        from stepwell.quantize.export import to_gguf  # noqa: PLC0415
 
         student = before[TRAIN] / learning.RUN / "student"
         file = out / f"{job.recipe.name}.{kind}.gguf"
         if plain(found):
             to_gguf(student, file, kind, name=job.recipe.name)
             return
-        codes = coded(student, found, before[TRAIN], learned=section.learned)
+        rows = msgspec.json.decode((before[TRAIN] / learning.JOB).read_bytes(), type=learning.Job).learn
+        codes = quantize_phases.coded(load(student), found, rows, learned=section.learned)
         to_gguf(student, file, kind if kind in PLAIN else WIDE[0], coded=codes, name=job.recipe.name)
 
     given = msgspec.json.encode((found, section.learned))
@@ -128,25 +123,23 @@ def plain(found: rules.Recipe) -> bool:
     return not found.rules and found.default.format in WIDE and found.default.method == "round"
 
 
-def coded(student: Path, found: rules.Recipe, train: Path, *, learned: bool) -> Mapping[str, Coded]:
-    """The student's codes: those that it learned with, or the best for the rows that it learned."""
-    from stepwell.distill.student import load  # noqa: PLC0415 - torch, where it is needed
-    from stepwell.quantize.apply import applied  # noqa: PLC0415
-    from stepwell.quantize.fake import coded as codes  # noqa: PLC0415
+def compare(job: Job, section: QuantizeSection) -> Stage:
+    """`compare` leaves `phases.json` and `phases.svg`: what the recipe's way brings, and, where it asks, the others."""
+    found = rules_of(job.recipe)
+    if found is None:
+        raise ConfigError("no file is written", field="export.quantize")
+    steps = job.recipe.file.train.steps
 
-    model = load(student)
-    if learned:
-        made: dict[str, Coded] = codes(model, found)
-    else:
-        rows = msgspec.json.decode((train / learning.JOB).read_bytes(), type=learning.Job).learn
-        made = applied(model, found, calibration(model, rows))
-    return made
+    def work(before: Folders, out: Path) -> None:
+        told = msgspec.json.decode((before[TRAIN] / learning.JOB).read_bytes(), type=learning.Job)
+        others = quantize_phases.ways(found, section, steps) if section.compare else {}
+        others.pop(section.when, None)
+        folders = quantize_phases.learned(
+            told, others, out, processes=job.allowed.processes, watch=job.allowed.progress
+        )
+        known = quantize_phases.phases(told, found, {section.when: before[TRAIN], **folders}, section.when)
+        lay(out / PHASES, msgspec.json.encode(known))
+        if known:
+            lay(out / PICTURE, phases.picture(known).encode())
 
-
-def calibration(model: Model, rows: Sequence[Example]) -> list[Tokens]:
-    """Some of the rows, as methods read them."""
-    from stepwell.quantize.calibrate import laid  # noqa: PLC0415
-
-    some = Random(0).sample(list(rows), min(NUM_CALIBRATION, len(rows)))  # noqa: S311 - no secret
-    texts = [(model.prompt_ids(each.prompt), model.text_ids(each.completion)) for each in some]
-    return laid(texts, pad=model.words.pad)
+    return Stage(COMPARE, msgspec.json.encode((found, section)), work, resumes=True)

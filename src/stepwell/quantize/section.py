@@ -34,6 +34,8 @@ class QuantizeSection(Section, frozen=True):
     """The share of the steps that are quantized, where `when` is late."""
     method: Method = "gptq"
     """How codes are found, where `when` is after."""
+    compare: bool = False
+    """Train the other ways, too, as many steps each: the card then shows what each brings."""
 
     def __post_init__(self) -> None:
         """Raises ConfigError."""
