@@ -24,7 +24,7 @@ from stepwell.synth.leaks import leaks
 VOCABULARY = 1024
 CONTEXT = 512
 NUM_DEV, NUM_CALIBRATION = 128, 256
-SWAPS = 4
+SWAPS = {"viggo": 8, "sgd": 12}
 """Rows about something else that are tried for each text with facts."""
 INVENTED = {
     "e2e": "name near",
@@ -32,8 +32,8 @@ INVENTED = {
     "sgd": "restaurant_name hotel_name place_name event_name property_name therapist_name recipient_name "
     "attraction_name movie_name title song_name artist album director",
 }
-"""Slots whose values are names: half of the values that are swapped in have never been heard."""
-NUM_INVENTED = 400
+"""Slots whose values are names: most of the values that are swapped in have never been heard."""
+NUM_INVENTED = 600
 TEXTS = frozenset(INVENTED)
 """Tasks whose completions are texts about facts; the others' are labels."""
 
@@ -86,7 +86,7 @@ def learned(name: str, texts: Texts, seed: int = 0) -> list[Example]:
     if name not in TEXTS:
         return rows
     values = with_invented(values_of(texts), INVENTED[name].split(), chance)
-    return rows + [made for row in rows for made in swaps(row, SWAPS, values, lambda *_: [], chance)]
+    return rows + [made for row in rows for made in swaps(row, SWAPS[name], values, lambda *_: [], chance)]
 
 
 def restaurants(texts: Texts, chance: random.Random) -> Iterator[Example]:
@@ -97,10 +97,8 @@ def restaurants(texts: Texts, chance: random.Random) -> Iterator[Example]:
 
 
 def with_invented(values: Values, slots: Iterable[str], chance: random.Random) -> Values:
-    """Values with so many invented names again for slots that hold names."""
-    invented = {
-        slot: [data.invented_name(chance) for _ in values[slot][:NUM_INVENTED]] for slot in slots if slot in values
-    }
+    """Values, and as many more that are invented for slots that hold names."""
+    invented = {slot: [data.invented_name(chance) for _ in range(NUM_INVENTED)] for slot in slots if slot in values}
     return {slot: [*each, *invented.get(slot, [])] for slot, each in values.items()}
 
 

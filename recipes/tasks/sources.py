@@ -1,7 +1,7 @@
 """The five data sets as texts by prompt, in four parts that share no prompt: learn, search, gate, sealed.
 
-Parts are made by the hash of the prompt, so that all that judge are alike; a large test set of its own is what gates, by
-one half, and is reported on, by the other. A label is a text: `card arrival`.
+Parts are made by the hash of the prompt, so that all that judge are alike; a large test set of its own is halved: one
+half is the gate's, the other is sealed. A label is a text: `card arrival`.
 """
 
 from __future__ import annotations
