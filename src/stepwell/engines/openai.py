@@ -224,9 +224,19 @@ def said(request: Request, text: str, usage: Usage, finish: str = "stop") -> byt
     return encode({**opening(request, kind), "choices": [choice], "usage": usage_fields(usage)})
 
 
-def event(request: Request, text: str | None, finish: str | None = None, *, first: bool = False) -> bytes:
+def event(
+    request: Request,
+    text: str | None,
+    finish: str | None = None,
+    *,
+    first: bool = False,
+    index: int = 0,
+    logprobs: dict[str, Any] | None = None,
+) -> bytes:
     """One event of a stream: some words, or its end."""
-    choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
+    choice: dict[str, Any] = {"index": index, "finish_reason": finish}
+    if logprobs is not None:
+        choice["logprobs"] = logprobs
     if request.kind == "chat":
         role = {"role": "assistant"} if first else {}
         choice["delta"] = {**role, "content": text} if text is not None else {}
