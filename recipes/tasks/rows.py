@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from recipes.tasks import sources
@@ -23,7 +23,7 @@ from stepwell.synth.leaks import leaks
 
 VOCABULARY = 1024
 CONTEXT = 512
-NUM_DEV, NUM_CALIBRATION = 128, 256
+NUM_DEV, NUM_CALIBRATION = 128, 2048
 SWAPS = {"viggo": 8, "sgd": 12}
 """Rows about something else that are tried for each text with facts."""
 INVENTED = {
@@ -45,23 +45,24 @@ def write(name: str, out: Path) -> dict[str, int]:
     learn = {prompt: texts for prompt, texts in parts.learn.items() if prompt not in dev}
     asked = {sources.key(prompt) for part in (dev, parts.search, parts.gate, parts.sealed) for prompt in part}
     train = [each for each in learned(name, learn) if sources.key(each.prompt) not in asked]
-    sample = sampled(learn, {**parts.gate, **parts.sealed})
-    files = {"dev": dev, "calibration": sample, "search": parts.search, "gate": parts.gate, "sealed": parts.sealed}
+    files = {"dev": dev, "search": parts.search, "gate": parts.gate, "sealed": parts.sealed}
     words = out / "words"
     shutil.rmtree(words, ignore_errors=True)
     tokenizer.write(tokenizer.learned(lines(train), VOCABULARY), words, CONTEXT)
-    tables.write(out / "train.jsonl", ({"prompt": each.prompt, "completion": each.completion} for each in train))
+    sample = sampled(train, [*parts.gate, *parts.sealed])
+    for part, examples in (("train", train), ("calibration", sample)):
+        told = ({"prompt": each.prompt, "completion": each.completion} for each in examples)
+        tables.write(out / f"{part}.jsonl", told)
     for part, texts in files.items():
         tables.write(out / f"{part}.jsonl", judged(texts))
-    return {"train": len(train), **{part: len(texts) for part, texts in files.items()}}
+    return {"train": len(train), "calibration": len(sample), **{part: len(texts) for part, texts in files.items()}}
 
 
-def sampled(learn: Texts, judging: Texts) -> Texts:
+def sampled(train: Sequence[Example], held: Sequence[str]) -> list[Example]:
     """A sample of what is learned, no row with so many words in a row of what judges."""
-    order = sorted(learn, key=lambda prompt: sources.share(prompt, "calibration"))[: 2 * NUM_CALIBRATION]
-    held = leaks([(prompt, learn[prompt][0]) for prompt in order], [(prompt, "") for prompt in judging])
-    kept = [prompt for at, prompt in enumerate(order) if at not in held]
-    return {prompt: learn[prompt] for prompt in kept[:NUM_CALIBRATION]}
+    drawn = random.Random(0).sample(train, min(len(train), 2 * NUM_CALIBRATION))
+    found = leaks([(each.prompt, each.completion) for each in drawn], [(prompt, "") for prompt in held])
+    return [each for at, each in enumerate(drawn) if at not in found][:NUM_CALIBRATION]
 
 
 def judged(texts: Texts) -> Iterator[Mapping[str, object]]:
