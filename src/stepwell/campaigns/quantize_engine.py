@@ -21,8 +21,8 @@ from stepwell.engines.talk import ask
 from stepwell.quality.files import sha256_of
 from stepwell.quantize.frontier import Speed
 
-ROUNDS = 5
-ALONE, TOGETHER = 4, 32
+ROUNDS = 3
+ALONE, TOGETHER = 4, 16
 """Prompts of a round: one after the other, and side by side."""
 
 

@@ -286,8 +286,11 @@ class Search:
     def state(self) -> list[Point]:
         """Write down in what order the gate will test, before it is read."""
         fitting = int(self.clock.left_s / max(self.seconds(self.job.task.gate), 1e-3)) - 1
-        sound = [each for each in self.full if each.passes and self.sound(each)]
-        ordered = search.order(sound, self.measure, max(1, min(search.MOST_GATED, fitting)))
+        left, most = list(self.full), max(1, min(search.MOST_GATED, fitting))
+        ordered = search.order(left, self.measure, most)
+        while unsound := [each for each in ordered if not self.sound(each)]:
+            left = [each for each in left if each not in unsound]
+            ordered = search.order(left, self.measure, most)
         self.board.write()
         lay(self.job.out / ORDER, msgspec.json.format(msgspec.json.encode([self.parent, *ordered]), indent=1) + b"\n")
         return ordered

@@ -6,16 +6,27 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from msgspec import Struct
 
 from stepwell.campaigns.quantize_task import BLEU, EXACT, Row
 from stepwell.quality import paired, resample, slots, text
 from stepwell.quality.judge import normal
 from stepwell.quality.verify import bracketed, verifier
 from stepwell.quantize.frontier import Difference
-from stepwell.quantize.search import Plan
+from stepwell.quantize.search import Margins, Plan
 
 Texts = Sequence[str]
 Right = Callable[[Row, str], bool]
+
+
+class Settings(Struct, frozen=True):
+    """How scores are compared."""
+
+    scorer: str
+    margins: Margins
+    alpha: float
+    resamples: int
+    seed: int
 
 
 def facts(rows: Sequence[Row]) -> bool:
@@ -32,7 +43,7 @@ def rightness(scorer: str) -> Right:
     return lambda row, said: not check(row.prompt, said)
 
 
-def compared(rows: Sequence[Row], said: Texts, parent: Texts, plan: Plan) -> tuple[Difference, ...]:
+def compared(rows: Sequence[Row], said: Texts, parent: Texts, plan: Plan | Settings) -> tuple[Difference, ...]:
     """The difference in every metric that has a margin. Raises ConfigError for an unknown scorer."""
     found = []
     if plan.margins.bleu:
@@ -42,7 +53,7 @@ def compared(rows: Sequence[Row], said: Texts, parent: Texts, plan: Plan) -> tup
     return tuple(found)
 
 
-def by_bleu(rows: Sequence[Row], said: Texts, parent: Texts, plan: Plan) -> Difference:
+def by_bleu(rows: Sequence[Row], said: Texts, parent: Texts, plan: Plan | Settings) -> Difference:
     """BLEU of the whole, by the paired bootstrap."""
     count, margin = partial(text.counts, references=[each.texts for each in rows]), plan.margins.bleu
     first, second = (np.array(count(each), dtype=np.float64) for each in (said, parent))
@@ -50,7 +61,7 @@ def by_bleu(rows: Sequence[Row], said: Texts, parent: Texts, plan: Plan) -> Diff
     return Difference("bleu", told.first, told.second, told.low, told.high, told.p, margin)
 
 
-def by_share(rows: Sequence[Row], said: Texts, parent: Texts, plan: Plan) -> Difference:
+def by_share(rows: Sequence[Row], said: Texts, parent: Texts, plan: Plan | Settings) -> Difference:
     """Shares of right answers, by Tango's interval."""
     right, margin = rightness(plan.scorer), plan.margins.right
     one = [right(row, answer) for row, answer in zip(rows, said, strict=True)]
