@@ -14,6 +14,7 @@ from stepwell.toml import placed
 
 COMMANDS = (
     "serve",
+    "engines",
     "explain",
     "ledger",
     "promise",

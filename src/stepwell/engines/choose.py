@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stepwell import verified
 from stepwell.config import AnyEngine, EmbeddedEngine, HttpEngine
+from stepwell.engines.auto import embedded
 from stepwell.engines.bearer import bearer
-from stepwell.engines.embedded import Embedded
 from stepwell.engines.http import Http, Key
 from stepwell.engines.iam import Iam
 from stepwell.engines.scripted import Scripted
@@ -24,7 +24,7 @@ def chosen(name: str, config: AnyEngine) -> Engine:
         case EmbeddedEngine():
             if config.verified:
                 check(Path(config.path))
-            return Embedded(name, config)
+            return embedded(name, config)
         case _:
             return Scripted(name, config)
 
