@@ -54,8 +54,7 @@ def coded(name: str, weight: Tensor, rule: Rule, calibration: Calibration | None
     format_ = format_of(rule.format)
     if rule.method in BLIND or calibration is None:
         return nearest(weight, format_)
-    importance = calibration.importance(name)
-    if rule.method == "gptq" and importance is not None:
-        grid = fit(format_, weight, importance, tries=TRIES)
-        return gptq.solved(weight, grid, calibration.inputs[name])
-    return clipped(weight, format_, importance)
+    weights = calibration.weights(name)
+    if rule.method == "gptq":
+        return gptq.solved(weight, fit(format_, weight, weights, tries=TRIES), calibration.terms[name])
+    return clipped(weight, format_, weights)

@@ -1,50 +1,100 @@
-"""GPTQ (Frantar et al. 2022): a column's rounding errors are made good by the columns that are still to come."""
+"""GPTQ (Frantar et al. 2022) on both sides: a rounding error is made good by the columns, and rows, still to come.
+
+What counts is a term's tr(R E C E^T). Along a row, the columns behind take up a column's error as C says; what is left
+of some rows is then taken up by the rows behind them as R says (YAQA, Tseng et al. 2025). Rows and columns go by
+falling weight ("activation order").
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from stepwell.quantize.calibrate import MATRIX, Term
 from stepwell.quantize.grids import Coded, Grid
 
-DAMPING = 0.01
-"""Share of the mean diagonal that is added to it."""
-BLOCK = 128
-"""Columns after which the rest of the matrix hears of the errors."""
+Floats = NDArray[np.float32]
+COLUMN_DAMPING, ROW_DAMPING = 0.03, 0.1
+"""Share of the mean diagonal that is added to it; more to R, which fewer tokens tell about."""
+COLUMNS, ROWS = 128, 32
+"""So many are rounded before the rest of the matrix hears of their errors."""
 
 
-def solved(weight: Tensor, grid: Grid, moments: Tensor, damping: float = DAMPING) -> Coded:
-    """Codes on a fitted grid for a matrix (rows, width) and its inputs' second moments (width, width).
+def solved(weight: Tensor, grid: Grid, terms: Sequence[Term]) -> Coded:
+    """Codes on a fitted grid for a matrix (rows, width) whose errors cost these terms.
 
-    Columns go by falling activation.
+    Rows are coupled where there is one term and it says how; else each row stands for itself.
     """
-    width = weight.shape[1]
-    order = moments.diagonal().argsort(descending=True)
-    step = grid.wide(grid.step, width)[:, order]
-    floor = torch.zeros_like(step) if grid.floor is None else grid.wide(grid.floor, width)[:, order]
-    inverse = factor(moments[order][:, order], damping)
-    left, codes = weight.detach().float()[:, order].clone(), torch.empty_like(step)
-    safe = torch.where(step == 0, 1.0, step)
-    for start in range(0, width, BLOCK):
-        end = min(start + BLOCK, width)
-        errors = torch.empty(len(weight), end - start)
-        for at in range(start, end):
-            code = ((left[:, at] - floor[:, at]) / safe[:, at]).round_().clamp_(grid.format.low, grid.format.high)
-            code[step[:, at] == 0] = 0
-            error = (left[:, at] - (code * step[:, at] + floor[:, at])) / inverse[at, at]
-            left[:, at:end].addr_(error, inverse[at, at:end], alpha=-1)
-            codes[:, at], errors[:, at - start] = code, error
-        left[:, end:].addmm_(errors, inverse[start:end, end:], alpha=-1)
-    back = torch.empty_like(codes)
-    back[:, order] = codes
+    each = torch.stack([term.each for term in terms]).sum(0)
+    columns = torch.stack([term.each.mean() * term.columns for term in terms]).sum(0)
+    down, right = each.argsort(descending=True), columns.diagonal().argsort(descending=True)
+    inner = factor(columns[right][:, right], COLUMN_DAMPING).numpy()
+    outer = None
+    if len(terms) == 1 and terms[0].rows.dim() == MATRIX:
+        outer = factor(terms[0].rows[down][:, down], ROW_DAMPING)
+    back = torch.empty_like(weight)
+    back[down[:, None], right] = by_rows(weight[down][:, right], Lines(grid, down, right), inner, outer)
     return Coded(grid, back)
+
+
+class Lines:
+    """A grid's steps and floors, by columns and in another order."""
+
+    def __init__(self, grid: Grid, down: Tensor, right: Tensor) -> None:
+        self.low, self.high = grid.format.low, grid.format.high
+        self.step, self.width = grid.step[down], len(right)
+        self.floor = None if grid.floor is None else grid.floor[down]
+        self.group = right // (self.width // self.step.shape[1])
+
+    def of(self, rows: slice) -> tuple[Floats, Floats | None]:
+        """(width, rows): steps and floors of some rows."""
+        step = self.step[rows][:, self.group].T.contiguous().numpy()
+        return step, None if self.floor is None else self.floor[rows][:, self.group].T.contiguous().numpy()
+
+
+def by_rows(weight: Tensor, lines: Lines, inner: Floats, outer: Tensor | None) -> Tensor:
+    """Codes of a matrix, some rows after the other; all at once where they are not coupled."""
+    left, codes = weight.clone(), torch.empty_like(weight)
+    for start in range(0, len(left), ROWS if outer is not None else len(left)):
+        end = min(start + ROWS, len(left)) if outer is not None else len(left)
+        step, floor = lines.of(slice(start, end))
+        found = by_columns(left[start:end].T.clone().numpy(), step, floor, inner, (lines.low, lines.high))
+        codes[start:end] = torch.from_numpy(found).T
+        if outer is not None and end < len(left):
+            made = torch.from_numpy(found * step if floor is None else found * step + floor).T
+            known, behind = outer[start:end, start:end], outer[start:end, end:]
+            error = torch.linalg.solve_triangular(known.T, left[start:end] - made, upper=False)
+            left[end:] -= behind.T @ error
+    return codes
+
+
+def by_columns(left: Floats, step: Floats, floor: Floats | None, inner: Floats, ends: tuple[int, int]) -> Floats:
+    """Codes (width, rows) for what is left to be said (width, rows), which is used up."""
+    width, codes, errors = len(left), np.empty_like(left), np.empty_like(left)
+    with np.errstate(divide="ignore"):
+        per_step = np.where(step == 0, 0, 1 / step).astype(np.float32)
+    for start in range(0, width, COLUMNS):
+        end = min(start + COLUMNS, width)
+        near = np.ascontiguousarray(inner[start:end, start:end])
+        for at in range(start, end):
+            here, code = left[at], codes[at]
+            np.multiply(here if floor is None else here - floor[at], per_step[at], out=code)
+            np.clip(np.rint(code, out=code), *ends, out=code)
+            made = code * step[at] if floor is None else code * step[at] + floor[at]
+            errors[at] = (here - made) / near[at - start, at - start]
+            left[at + 1 : end] -= near[at - start, at - start + 1 :, None] * errors[at]
+        left[end:] -= inner[start:end, end:].T @ errors[start:end]
+    return codes
 
 
 def factor(moments: Tensor, damping: float) -> Tensor:
     """The upper Cholesky factor of the damped moments' inverse."""
-    moments = moments.double()
-    extra = damping * moments.diagonal().mean().clamp(min=1e-12)
-    moments = moments + torch.eye(len(moments), dtype=torch.double) * extra
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
+    whole = moments.double()
+    extra = damping * whole.diagonal().mean().clamp(min=1e-30)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(whole + extra * torch.eye(len(whole), dtype=whole.dtype)))
     upper: Tensor = torch.linalg.cholesky(inverse, upper=True).float()
     return upper
