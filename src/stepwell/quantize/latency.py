@@ -5,15 +5,17 @@ Decoding one text, nearly all of the time is matrices times one vector; what els
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from statistics import median
 from time import thread_time_ns
+from typing import Protocol
 
 from msgspec import Struct
 
 from stepwell.quantize.formats import FORMATS, PLAIN
 from stepwell.quantize.ggml import TYPES, products
+from stepwell.quantize.network import EMBEDDING, HEAD
 from stepwell.quantize.recipe import bits
 
 CACHE_BYTES = 4 << 20
@@ -78,3 +80,30 @@ def timed(
 def nanoseconds(products: Iterable[Product]) -> Mapping[tuple[str, int, int], int]:
     """Times by format, rows and width."""
     return {(each.format, each.rows, each.width): each.nanoseconds for each in products}
+
+
+class Shaped(Protocol):
+    """A matrix in a format."""
+
+    @property
+    def name(self) -> str:
+        """Short."""
+
+    @property
+    def format(self) -> str:
+        """Its format."""
+
+    @property
+    def rows(self) -> int:
+        """Its outputs."""
+
+    @property
+    def width(self) -> int:
+        """Its inputs."""
+
+
+def costs(products: Iterable[Product], names: Collection[str]) -> Callable[[Shaped], int]:
+    """Nanoseconds a token of a model's matrices; an embedding beside a head is only looked up, which is nothing."""
+    times = nanoseconds(products)
+    free = EMBEDDING if HEAD in names else ""
+    return lambda each: 0 if each.name == free else times[each.format, each.rows, each.width]
