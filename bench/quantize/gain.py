@@ -122,8 +122,9 @@ def one(name: str, budget_s: float) -> Told:
     preset, easier = best(bench, [each for each in ladder if not each.guided], stay)
     guided, _ = best(bench, [each for each in ladder if each.guided and each.num_bytes < preset.num_bytes], preset)
     found = quantize.searched(bench.job)
-    file = bench.parent if found.winner is None else bench.job.out / f"{made.student.name}.gguf"
-    winner = presets.read(found.winner.name if found.winner else "16 bits", file)
+    proven = found.winner if found.status == "found" else None
+    file = bench.job.out / f"{made.student.name}.gguf"
+    winner = presets.read(proven.name, file) if proven else stay
     sealed = bench.compared(winner.file, sealed_rows(name))
     gain = Told(
         gain_pct=smaller(winner.num_bytes, preset.num_bytes),
