@@ -141,9 +141,27 @@ def queries_per_key(plain: gguf.GGUFReader) -> int:
     return heads // keys
 
 
-def matrix_bytes(file: Path) -> dict[str, int]:
-    """Bytes of every tensor of a GGUF file."""
-    return {each.name: int(each.n_bytes) for each in gguf.GGUFReader(file).tensors}
+def matrix_bytes(file: Path) -> int:
+    """Bytes of a file's matrices: no norms, tokenizer or alignment."""
+    return sum(int(each.n_bytes) for each in gguf.GGUFReader(file).tensors if len(each.shape) > 1)
+
+
+def names(file: Path) -> dict[str, str]:
+    """The short name of every matrix of a file by the file's own name."""
+    held = gguf.GGUFReader(file)
+    arch = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}[told_of(held, "general.architecture")]
+    known = gguf.get_tensor_name_map(arch, max(peers_mix.layer_of(each.name) for each in held.tensors) + 1)
+    short = {known.get_name(name, (".weight",)): name.removeprefix("model.") for name in full_names(held)}
+    return {each.name: short[each.name] for each in held.tensors if each.name in short}
+
+
+def full_names(held: gguf.GGUFReader) -> list[str]:
+    """What Hugging Face calls a Llama's matrices."""
+    parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+    parts = (*parts, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    layers = sorted({peers_mix.layer_of(each.name) for each in held.tensors} - {-1})
+    inner = [f"model.layers.{layer}.{part}.weight" for layer in layers for part in parts]
+    return ["model.embed_tokens.weight", "lm_head.weight", *inner]
 
 
 def formats(file: Path) -> dict[str, str]:
