@@ -13,14 +13,17 @@ import pytest
 import torch
 from runs import curve, plan, rows, words
 
-from stepwell.campaigns import specialist_quantize
+from stepwell.campaigns import quantize_train, specialist_quantize
 from stepwell.campaigns.learning import Quantized
+from stepwell.campaigns.quantize_task import Row, Task, tokens
 from stepwell.campaigns.specialist_file import load
 from stepwell.distill import student, train
 from stepwell.distill.measure import mean_loss
 from stepwell.distill.plan import StudentSection
 from stepwell.errors import ConfigError, DistillError
 from stepwell.quantize import engine, fake
+from stepwell.quantize.apply import applied
+from stepwell.quantize.divergence import Reference
 from stepwell.quantize.formats import FORMATS
 from stepwell.quantize.grids import Coded
 from stepwell.quantize.network import matrices, swapped
@@ -132,6 +135,41 @@ def test_a_run_of_other_formats_is_not_gone_on_with(tmp_path: Path) -> None:
     for recipe, first in ((uniform("Q3_K"), 0), (uniform("Q2_K"), 2)):
         with pytest.raises(DistillError, match="another plan"):
             learned(tmp_path, recipe, transform_from=first)
+
+
+# --- a model that is there
+
+
+def parent_and_task(tmp_path: Path) -> tuple[Path, Task]:
+    parent = train.train(plan(steps=40), new(tmp_path / "words"), rows(), tmp_path / "parent").folder
+    parts = [tuple(Row(each.prompt, each.completion) for each in rows()[at::3]) for at in range(3)]
+    return parent, Task("places", "exact", 24, *parts)
+
+
+def test_training_begins_with_gptq_and_keeps_what_is_nearest(tmp_path: Path) -> None:
+    parent, task = parent_and_task(tmp_path)
+    recipe, out = uniform("Q2_K"), tmp_path / "out"
+    codes = quantize_train.trained(parent, recipe, task, out, 30.0, rates=(2e-3, 1e-9))
+    gptq, quick, still = json.loads((out / "trained.json").read_text())
+    assert gptq["rate"] == 0
+    assert quick["kl"] < gptq["kl"]
+    assert quick["kl"] < still["kl"] < 1.5 * gptq["kl"]
+    model = student.load(parent)
+    reference = Reference(student.load(parent), tokens(model, task.search))
+    with swapped(model, {name: each.decoded() for name, each in codes.items()}):
+        assert reference.of(model).kl == pytest.approx(quick["kl"], rel=1e-3)  # all but the codes is the parent's
+    steps = len(curve(out / "rate-0.002"))
+    again = quantize_train.trained(parent, recipe, task, out, 30.0, rates=(2e-3, 1e-9))
+    assert len(curve(out / "rate-0.002")) == steps
+    assert all(torch.equal(again[name].codes, each.codes) for name, each in codes.items())
+
+
+def test_without_time_the_gptq_weights_stay(tmp_path: Path) -> None:
+    parent, task = parent_and_task(tmp_path)
+    codes = quantize_train.trained(parent, uniform("Q3_K"), task, tmp_path / "out", 0.1)
+    model = student.load(parent)
+    wanted = applied(model, uniform("Q3_K"), tokens(model, task.calibration))
+    assert all(torch.equal(codes[name].codes, each.codes) for name, each in wanted.items())
 
 
 # --- a recipe

@@ -15,7 +15,6 @@ from pathlib import Path
 from time import monotonic
 
 import msgspec
-import torch
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -144,7 +143,7 @@ class Lesson:
 
         with suppress(TimeIsUpError):
             self.train(plan, run, heard)
-        return best_of(run, plan.rate)
+        return self.best(run, plan.rate)
 
     def train(self, plan: Plan, run: Path, watch: Callable[[train.Told], None]) -> None:
         """Train; only what is coded learns, for all else is taken from the parent's folder."""
@@ -162,15 +161,14 @@ class Lesson:
             watch=watch,
         )
 
-
-def best_of(run: Path, rate: float) -> tuple[Candidate, Model]:
-    """The best weights of a run so far; none at all are infinitely far away."""
-    held = checkpoint.read(run, torch.device("cpu"))
-    progress = checkpoint.Progress() if held is None else held[0]
-    folder = run / f"step-{progress.best_step}"
-    if not folder.is_dir():
-        return Candidate(rate, float("inf"), progress.step, progress.cpu_s), student.load(run.parent / BEGUN)
-    return Candidate(rate, progress.best["kl"], progress.step, progress.cpu_s), student.load(folder)
+    def best(self, run: Path, rate: float) -> tuple[Candidate, Model]:
+        """The best weights of a run so far; none at all are infinitely far away."""
+        held = checkpoint.read(run, self.parent.device)
+        progress = checkpoint.Progress() if held is None else held[0]
+        folder = run / f"step-{progress.best_step}"
+        kl = progress.best["kl"] if folder.is_dir() else float("inf")
+        told = Candidate(rate, kl, progress.step, progress.cpu_s)
+        return told, student.load(folder if folder.is_dir() else self.out / BEGUN)
 
 
 def examples(rows: Sequence[Row]) -> list[Example]:
