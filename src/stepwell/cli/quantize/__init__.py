@@ -6,12 +6,12 @@ import argparse
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from stepwell.cli.quantize import apply, compare, search, sensitivity, verify
+from stepwell.cli.quantize import apply, compare, elsewhere, search, sensitivity, verify
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
-COMMANDS: tuple[ModuleType, ...] = (search, apply, sensitivity, compare, verify)
+COMMANDS: tuple[ModuleType, ...] = (search, apply, sensitivity, compare, verify, elsewhere)
 
 
 def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
