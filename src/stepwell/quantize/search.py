@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.errors import ConfigError
-from stepwell.quantize.frontier import Difference, Measure, Point, Target, divergence
+from stepwell.quantize.frontier import Difference, Measure, Point, Target, divergence, unbeaten
 
 MARGIN = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(bleu)?\s*", re.IGNORECASE)
 RIGHT_MARGIN = 0.01
@@ -26,9 +26,10 @@ MOST_GATED = 5
 """Candidates that the gate reads, at most."""
 RULE = (
     "Of the candidates that pass on the search split the gate split tests first the one nearest to the parent (KL), "
-    "then smaller and smaller ones by the target; the first that fails ends it, the last that passed wins. To pass: "
-    "the lower bound (one-sided, {level:.0%}) of score minus parent's score, paired by prompt, lies above minus the "
-    "margin, in every metric. If none passes, the model stays as it is."
+    "then smaller and smaller ones by the target, none that a smaller one passes more clearly than; the first that "
+    "fails ends it, the last that passed wins. To pass: the lower bound (one-sided, {level:.0%}) of score minus "
+    "parent's score, paired by prompt, lies above minus the margin, in every metric. If none passes, the model stays "
+    "as it is."
 )
 Status = Literal["found", "none", "incomplete"]
 """incomplete: the budget ended before the gate; the same command goes on."""
@@ -119,14 +120,20 @@ def differing(one: Plan, other: Plan) -> list[str]:
 def order(points: Iterable[Point], measure: Measure, most: int = MOST_GATED) -> list[Point]:
     """In what order the gate tests, of those that pass on the search split: the nearest to the parent, then smaller.
 
-    What is larger than the nearest is left out: where that one fails, nothing else will be believed.
+    What is larger than the nearest is left out: where that one fails, nothing else will be believed. So is what a
+    smaller one passes more clearly than: each test may fail by chance, and ends it.
     """
     passing = sorted((each for each in points if each.passes), key=measure)
     if not passing:
         return []
     nearest = min(passing, key=lambda point: (divergence(point), measure(point)))
-    smaller = [each for each in passing if measure(each) < measure(nearest)]
+    smaller = unbeaten([each for each in passing if measure(each) < measure(nearest)], measure, doubt)
     return [nearest, *reversed(smaller[: most - 1])]
+
+
+def doubt(point: Point) -> float:
+    """What the search split says against it: the chance of such a score were it worse by the whole margin."""
+    return max(each.p for each in point.searched)
 
 
 Test = Callable[[Point], tuple[Difference, ...]]
