@@ -14,7 +14,7 @@ from recipes.writer import data
 from stepwell.campaigns.quantize_task import Row, leaked
 from stepwell.store import tables
 
-NUM_CALIBRATION = 1024
+NUM_CALIBRATION = 8192
 SEED = 0
 
 
