@@ -11,10 +11,13 @@ import pytest
 import torch
 from folders import write_model
 
+from stepwell.distill import student
 from stepwell.errors import DistillError
+from stepwell.quantize import manifest
 from stepwell.quantize.compressed import to_compressed
 from stepwell.quantize.formats import FORMATS
 from stepwell.quantize.grids import Coded, fit, rounded
+from stepwell.quantize.verify import verified_folder
 from stepwell.quantize.weights import read
 
 pytest.importorskip("compressed_tensors", reason="needs compressed-tensors: pip install compressed-tensors")
@@ -142,3 +145,18 @@ def test_the_old_folder_stays_where_a_new_one_cannot_be_written(tmp_path: Path) 
     with pytest.raises(DistillError, match="is no model"):
         to_compressed(folder, out, codes_of(folder, {"_proj": "int8"}))
     assert (out / "precious.txt").read_text() == "mine"
+
+
+@pytest.mark.timeout(240)  # two fresh processes with torch and transformers
+def test_a_folder_is_verified_by_transformers(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "llama", "llama", **SIZES)
+    parent = student.load(folder)
+    coded = codes_of(folder, {"_proj": "int4_g32"})
+    out = to_compressed(folder, tmp_path / "out", coded)
+    texts = [(each[:8], each[8:]) for each in IDS.tolist()]
+    made = verified_folder(out, folder, parent, texts, coded)
+    assert made.passed, made.complaints
+    assert made.engine.startswith("transformers 5")
+    assert manifest.check(out / "model.safetensors") == made
+    other = codes_of(folder, {"_proj": "int4_g128"})
+    assert "computes something else" in verified_folder(out, folder, parent, texts, other).complaints[0]

@@ -21,10 +21,11 @@ from stepwell.errors import DistillError
 from stepwell.quantize import manifest
 from stepwell.quantize.engine import Text
 from stepwell.quantize.export import to_gguf
+from stepwell.quantize.findings import Limits
 from stepwell.quantize.formats import FORMATS
 from stepwell.quantize.grids import Coded, fit, rounded
 from stepwell.quantize.network import matrices
-from stepwell.quantize.verify import Limits, verified
+from stepwell.quantize.verify import verified
 
 Tensors = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""What llama.cpp itself says of a GGUF file, in a fresh process: the whole distributions, the tokens, the processor.
+"""What llama.cpp itself says of a GGUF file, in a fresh process: whole distributions, tokens, and who it is.
 
 Arrays come back through a .npy file and the rest as JSON; a file that makes the engine's process die does no harm.
 """
@@ -23,8 +23,9 @@ from stepwell.errors import DistillError
 Floats = NDArray[np.float32]
 Text = tuple[list[int], list[int]]
 """Token ids of a prompt, as the model reads it, and of its completion."""
-Way = Literal["library", "server"]
-"""library: llama.cpp's C functions. server: the server that serves, which is slower, and needs nothing but its API."""
+Way = Literal["library", "server", "transformers"]
+"""library: llama.cpp's C functions. server: the server that serves, which is slower, and needs nothing but its API.
+transformers: for a folder of compressed-tensors."""
 TIMEOUT_S = 900.0
 
 
@@ -85,9 +86,9 @@ def ran(folder: Path, job: Job) -> Told:
             command, env=known, capture_output=True, check=False, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL
         )
     except subprocess.TimeoutExpired:
-        return Told(f"llama.cpp was not done after {TIMEOUT_S:.0f} s")
+        return Told(f"the engine was not done after {TIMEOUT_S:.0f} s")
     if (folder / "told.json").is_file():
         return msgspec.json.decode((folder / "told.json").read_bytes(), type=Told)
     said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
     died = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
-    return Told(f"llama.cpp's process ended with {died}: {said[0]}", strange=job.way == "library")
+    return Told(f"the engine's process ended with {died}: {said[0]}", strange=job.way == "library")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,14 +14,15 @@ import numpy as np
 from stepwell.errors import DistillError
 from stepwell.quantize import engine_library as library
 from stepwell.quantize import engine_server as server
-from stepwell.quantize.engine import Floats, Job, Told
+from stepwell.quantize import engine_transformers as transformers
+from stepwell.quantize.engine import Floats, Job, Told, Way
 
 
 def main(folder: Path) -> None:
     """Answer, and end without llama.cpp's own farewells, which may hang."""
     job = msgspec.json.decode((folder / "job.json").read_bytes(), type=Job)
     try:
-        told, made = (by_library if job.way == "library" else by_server)(job)
+        told, made = WAYS[job.way](job)
         np.save(folder / "logprobs.npy", made, allow_pickle=False)
     except DistillError as error:
         told = Told(str(error), strange=isinstance(error, library.Strange))
@@ -60,6 +62,27 @@ def by_server(job: Job) -> tuple[Told, Floats]:
         processor=server.processor(),
     )
     return told, np.stack(rows) if rows else np.empty((0, size), np.float32)
+
+
+def by_transformers(job: Job) -> tuple[Told, Floats]:
+    """By transformers, from a folder."""
+    model, words = transformers.opened(Path(job.file), job.threads)
+    each = [transformers.logits(model, [*prompt, *rest[:-1]], len(prompt) - 1) for prompt, rest in job.texts if rest]
+    size = model.config.get_text_config().vocab_size
+    told = Told(
+        num_tokens=size,
+        tokens=tuple(tuple(words.encode(text, add_special_tokens=False)) for text in job.strings),
+        spelled=tuple(words.decode(list(ids), skip_special_tokens=True) for ids in job.spans),
+        engine=transformers.engine(),
+    )
+    return told, logprobs(np.concatenate(each) if each else np.empty((0, size), np.float32))
+
+
+WAYS: dict[Way, Callable[[Job], tuple[Told, Floats]]] = {
+    "library": by_library,
+    "server": by_server,
+    "transformers": by_transformers,
+}
 
 
 def logprobs(logits: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Whether a GGUF file is the model it is said to be: loaded by the real engine in a fresh process, and compared.
+"""Whether a file is the model it is said to be: loaded by the real engine in a fresh process, and compared.
 
 Three comparisons, each of which sees what the others do not. Words: the engine cuts texts into the folder's tokens.
 Weights: what the file holds, read by gguf's reader, are the codes that were made, or near the folder's weights.
@@ -8,31 +8,33 @@ file's manifest, without which the models folder and `verified = true` refuse it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
-from math import inf, isfinite
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 import torch
-from msgspec import Struct
-from tokenizers import Tokenizer
-from torch import Tensor
 
 from stepwell.errors import DistillError
 from stepwell.quantize import engine, manifest
 from stepwell.quantize.architectures import config_of
-from stepwell.quantize.calibrate import side_by_side
-from stepwell.quantize.divergence import diverged, said
 from stepwell.quantize.engine import Job, Text, Told
+from stepwell.quantize.findings import (
+    Findings,
+    Limits,
+    distributions,
+    ends,
+    expected,
+    ids_of,
+    served,
+    weights,
+    words,
+)
 from stepwell.quantize.grids import Coded
-from stepwell.quantize.network import MATRIX, Network, swapped
-from stepwell.quantize.readback import Held, held
-from stepwell.quantize.weights import Floats, files, read
-from stepwell.quantize.words import template_of
+from stepwell.quantize.network import Network, matrices
+from stepwell.quantize.readback import held
+from stepwell.quantize.weights import files
 from stepwell.verified import Manifest
 
 CORPUS = (
@@ -44,56 +46,8 @@ CORPUS = (
     "We'll SHOUT, they've whispered; I'd've come.",
 )
 """What every tokenizer is tried on, beside a task's own texts."""
-NEAR = {
-    "F32": 5e-3,  # the folder's own may have 16 bits
-    "F16": 5e-3,
-    "BF16": 5e-3,
-    "Q8_0": 0.02,
-    "Q6_K": 0.06,
-    "Q5_K": 0.12,
-    "Q5_1": 0.12,
-    "Q5_0": 0.15,
-    "Q4_K": 0.25,
-    "Q4_1": 0.25,
-    "Q4_0": 0.3,
-    "Q3_K": 0.5,
-    "Q2_K": 0.8,
-}
-"""How far a matrix may be from the folder's, root mean square over root mean square: about twice what GPTQ leaves."""
-ROWS = 32
-CLEAR_NATS = 0.1
-NUM_SERVED = 4
-"""Positions at which the engine's server, too, is asked."""
-
-
-class Limits(Struct, frozen=True):
-    """What must hold. The engine rounds activations to 8 bits, so that it is never quite what torch computes."""
-
-    kl: float = 1e-3
-    """Nats a token from torch with the same codes, at most."""
-    top1_lost: float = 0.01
-    """Share of tokens, at most, where the engine's likeliest is clearly not torch's (not where two are as likely)."""
-    kl_parent: float = inf
-    """Nats a token from the parent, at most: where no task says what is good enough."""
-
-
-@dataclass
-class Findings:
-    """What was measured, against which limit, and what is wrong."""
-
-    allowed: Limits
-    figures: dict[str, float] = field(default_factory=dict)
-    limits: dict[str, float] = field(default_factory=dict)
-    complaints: list[str] = field(default_factory=list)
-
-    def at_most(self, name: str, value: float, limit: float, what: str) -> None:
-        """Keep a figure, and complain where it is beyond its limit or no number."""
-        if isfinite(value):  # JSON has no others; the complaint says them
-            self.figures[name] = value
-        if isfinite(limit):
-            self.limits[name] = limit
-        if not value <= limit:
-            self.complaints.append(f"{what} ({name} {value:.4g}, limit {limit:.4g})")
+EXACT = Limits(kl=1e-4, top1_lost=0.0)
+"""transformers computes with 32 bits, as torch does here."""
 
 
 def verified(
@@ -106,21 +60,18 @@ def verified(
     corpus: Sequence[str] = (),
     limits: Limits | None = None,
 ) -> Manifest:
-    """Verify a file and leave its manifest beside it, whether it passes or not.
+    """Verify a GGUF file and leave its manifest beside it, whether it passes or not.
 
     `parent` is the folder's model; `texts` are prompts and completions as token ids; `coded` (short names) what the
     matrices were made to be, where that is at hand. Raises DistillError where nothing can be compared at all.
     """
-    if not any(completion for _, completion in texts):
-        raise DistillError("there are no texts to verify with: give a task, or rows with prompts and completions")
-    config, found = config_of(folder), Findings(limits or Limits())
-    corpus = (*CORPUS, *corpus)
-    told, contents = Told(), None
+    config, found, job = config_of(folder), Findings(limits or Limits()), asked(file, folder, texts, corpus)
+    told, formats = Told(), dict[str, int]()
     try:
         contents = held(file, config)
-        spans = tuple(tuple(each) for each in ids_of(folder, corpus))
-        told, logprobs = engine.run(Job(str(file), tuple(texts), corpus, spans))
-        words(found, folder, corpus, told)
+        formats = contents.counts
+        told, logprobs = engine.run(job)
+        words(found, folder, job.strings, told)
         ends(found, folder, config, contents)
         weights(found, folder, contents, coded or {})
         distributions(found, parent, texts, torch.from_numpy(logprobs), expected(contents, coded or {}))
@@ -128,6 +79,47 @@ def verified(
             served(found, file, texts, logprobs)
     except DistillError as error:
         found.complaints.append(str(error).removeprefix(f"{file}: "))
+    reference = "codes" if coded else "the file's own weights"
+    return written(file, folder, job, found, told, formats=formats, reference=reference)
+
+
+def verified_folder(
+    made: Path,
+    folder: Path,
+    parent: Network,
+    texts: Sequence[Text],
+    coded: Mapping[str, Coded],
+    *,
+    corpus: Sequence[str] = (),
+    limits: Limits = EXACT,
+) -> Manifest:
+    """The same for a folder of compressed-tensors, by transformers; the manifest lies beside its model.safetensors."""
+    found, told = Findings(limits), Told()
+    job = msgspec.structs.replace(asked(made, folder, texts, corpus), way="transformers")
+    sixteen = {name: each.detach().half().float() for name, each in matrices(parent).items()}
+    try:
+        told, logprobs = engine.run(job)
+        words(found, folder, job.strings, told)
+        wanted = sixteen | {name: each.decoded() for name, each in coded.items()}
+        distributions(found, parent, texts, torch.from_numpy(logprobs), wanted)
+    except DistillError as error:
+        found.complaints.append(str(error).removeprefix(f"{made}: "))
+    formats = dict(Counter(each.format.name for each in coded.values()))
+    return written(made / "model.safetensors", folder, job, found, told, formats=formats, reference="codes")
+
+
+def asked(made: Path, folder: Path, texts: Sequence[Text], corpus: Sequence[str]) -> Job:
+    """What the engine is asked. Raises DistillError where there is nothing to compare."""
+    if not any(completion for _, completion in texts):
+        raise DistillError("there are no texts to verify with: give a task, or rows with prompts and completions")
+    corpus = (*CORPUS, *corpus)
+    return Job(str(made), tuple(texts), corpus, tuple(tuple(each) for each in ids_of(folder, corpus)))
+
+
+def written(
+    file: Path, folder: Path, job: Job, found: Findings, told: Told, *, formats: dict[str, int], reference: str
+) -> Manifest:
+    """The manifest, and the same in its place."""
     made = Manifest(
         file=file.name,
         sha256=digest([file]),
@@ -137,12 +129,12 @@ def verified(
         model=folder.name,
         model_sha256=digest(files(folder)),
         tokenizer_sha256=digest([folder / "tokenizer.json"]),
-        reference="codes" if coded else "the file's own weights",
-        texts_sha256=sha256(msgspec.json.encode(texts)).hexdigest(),
-        num_texts=len(texts),
-        num_tokens=sum(len(completion) for _, completion in texts),
-        corpus_sha256=sha256(msgspec.json.encode(corpus)).hexdigest(),
-        formats={} if contents is None else contents.counts,
+        reference=reference,
+        texts_sha256=sha256(msgspec.json.encode(job.texts)).hexdigest(),
+        num_texts=len(job.texts),
+        num_tokens=sum(len(completion) for _, completion in job.texts),
+        corpus_sha256=sha256(msgspec.json.encode(job.strings)).hexdigest(),
+        formats=formats,
         figures=found.figures,
         limits=found.limits,
         engine=told.engine,
@@ -159,118 +151,3 @@ def digest(paths: Sequence[Path]) -> str:
         with path.open("rb") as opened:
             hashes.append(file_digest(opened, "sha256").hexdigest())
     return hashes[0] if len(hashes) == 1 else sha256("".join(hashes).encode()).hexdigest()
-
-
-# --- words
-
-
-def ids_of(folder: Path, corpus: Sequence[str]) -> list[list[int]]:
-    """Texts as the folder's tokenizer cuts them."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return [each.ids for each in tokenizer.encode_batch(list(corpus), add_special_tokens=False)]
-
-
-def words(found: Findings, folder: Path, corpus: Sequence[str], told: Told) -> None:
-    """The engine cuts and spells texts as the folder's tokenizer does."""
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    wanted = ids_of(folder, corpus)
-    cut = sum(list(ours) != theirs for ours, theirs in zip(told.tokens, wanted, strict=True))
-    found.at_most("texts_cut_otherwise", cut, 0, "the engine cuts texts into other tokens than the folder's tokenizer")
-    spelled = [tokenizer.decode(ids) for ids in wanted]
-    wrong = sum(ours.lstrip(" ") != theirs.lstrip(" ") for ours, theirs in zip(told.spelled, spelled, strict=True))
-    found.at_most("texts_spelled_otherwise", wrong, 0, "the engine spells tokens otherwise than the folder's tokenizer")
-
-
-def ends(found: Findings, folder: Path, config: Mapping[str, Any], contents: Held) -> None:
-    """Texts begin and end as the folder says, and chats are laid out by its template."""
-    named = config.get("eos_token_id")
-    wanted = {
-        "tokenizer.ggml.eos_token_id": named[0] if isinstance(named, list) else named,
-        "tokenizer.ggml.bos_token_id": config.get("bos_token_id"),
-        "tokenizer.chat_template": template_of(folder) or None,
-    }
-    apart = [name.rpartition(".")[2] for name, value in wanted.items() if contents.fields.get(name) != value]
-    found.at_most("ends_otherwise", len(apart), 0, f"the file says otherwise than the folder: {', '.join(apart)}")
-
-
-# --- weights
-
-
-def weights(found: Findings, folder: Path, contents: Held, coded: Mapping[str, Coded]) -> None:
-    """What the file holds is what was made, or near what the folder holds."""
-    moved = [name for name, each in coded.items() if not same(contents.weights[name], each)]
-    if coded:
-        found.at_most("codes_moved", len(moved), 0, f"other numbers than were made: {', '.join(moved[:3])}")
-    far: dict[str, float] = {}
-    for full, weight in read(folder):
-        name = full.removeprefix("model.")
-        if name in contents.weights and name not in coded:
-            far[name] = apart(contents.weights[name], weight) / NEAR.get(contents.formats[name], NEAR["F16"])
-    worst = max(far, key=lambda name: far[name], default="")
-    if worst:
-        what = f"{worst} is far from the folder's, for {contents.formats[worst]}"
-        found.at_most("weights_apart", far[worst], 1.0, what)
-
-
-def same(weight: Floats, coded: Coded) -> bool:
-    """Whether a matrix is exactly what was made."""
-    return bool(np.array_equal(weight, coded.decoded().numpy()))
-
-
-def apart(weight: Floats, wanted: Floats) -> float:
-    """Root mean square of the difference, over that of what was wanted; infinite where one is no number."""
-    if not np.isfinite(weight).all():
-        return inf
-    size = float(np.sqrt(np.mean(np.square(wanted, dtype=np.float64))))
-    return float(np.sqrt(np.mean(np.square(weight - wanted, dtype=np.float64)))) / (size or 1.0)
-
-
-# --- distributions
-
-
-def expected(contents: Held, coded: Mapping[str, Coded]) -> dict[str, Tensor]:
-    """The matrices that the engine should be computing with: as they were made, else as they were read back."""
-    held = {name: torch.from_numpy(each) for name, each in contents.weights.items() if each.ndim == MATRIX}
-    return held | {name: each.decoded() for name, each in coded.items()}
-
-
-def distributions(
-    found: Findings, parent: Network, texts: Sequence[Text], ours: Tensor, matrices: Mapping[str, Tensor]
-) -> None:
-    """The engine expects the tokens that torch expects with the same matrices; how far that is from the parent."""
-    before = told_by(parent, texts)
-    with swapped(parent, matrices):
-        theirs = told_by(parent, texts)
-    if ours.shape != theirs.shape:
-        raise DistillError(f"the engine's vocabulary has {ours.shape[1]} tokens, and the folder's {theirs.shape[1]}")
-    what, allowed = "the engine computes something else than torch with the same numbers", found.allowed
-    found.at_most("kl", float(diverged(theirs, ours).mean()), allowed.kl, what)
-    found.at_most("top1_lost", lost(theirs, ours), allowed.top1_lost, what)
-    found.at_most("kl_parent", float(diverged(before, ours).mean()), allowed.kl_parent, "too far from the parent")
-    found.figures |= {"top1": agreed(theirs, ours), "top1_parent": agreed(before, ours)}
-
-
-def told_by(network: Network, texts: Sequence[Text]) -> Tensor:
-    """(completions' tokens, vocabulary) log-probabilities, text by text."""
-    batches = [side_by_side(texts[at : at + ROWS], 0) for at in range(0, len(texts), ROWS)]
-    return torch.cat([said(network, batch) for batch in batches])
-
-
-def agreed(one: Tensor, other: Tensor) -> float:
-    """Share of positions at which both think the same token likeliest."""
-    return float((one.argmax(-1) == other.argmax(-1)).float().mean())
-
-
-def lost(theirs: Tensor, ours: Tensor) -> float:
-    """Share of positions at which what we think likeliest is clearly less likely to them than their likeliest."""
-    picked = theirs.gather(-1, ours.argmax(-1, keepdim=True))[..., 0]
-    return float((theirs.amax(-1) - picked > CLEAR_NATS).float().mean())
-
-
-def served(found: Findings, file: Path, texts: Sequence[Text], logprobs: Floats) -> None:
-    """The server, which is what answers requests, says what the library it is built on said."""
-    prompt, completion = next(text for text in texts if text[1])
-    few = completion[:NUM_SERVED]
-    theirs = engine.distributions(file, [(prompt, few)], way="server")
-    kl = float(diverged(torch.from_numpy(logprobs[: len(few)]), torch.from_numpy(theirs)).mean())
-    found.at_most("kl_server", kl, found.allowed.kl, "the engine's server says something else than its library")

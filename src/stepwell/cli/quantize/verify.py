@@ -27,9 +27,7 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("verify", help="load a file in the engine and compare it", description=__doc__)
     parser.add_argument("file", type=Path, help="a GGUF file; FILE.manifest.json is written beside it")
     parser.add_argument("--model", type=Path, required=True, help="the Hugging Face folder that it was made from")
-    parser.add_argument(
-        "--task", metavar="NAME", help="compare on its search rows; default: on a few sentences"
-    )
+    parser.add_argument("--task", metavar="NAME", help="compare on its search rows; default: on a few sentences")
     parser.add_argument("--rows", type=int, default=NUM_ROWS, help="so many rows of the task at most")
     parser.add_argument("--kl-parent", type=float, default=float("inf"), help="nats a token from the model, at most")
     parser.add_argument("--json", action="store_true")
@@ -44,7 +42,8 @@ def run(given: argparse.Namespace) -> int:
         raise ConfigError(f"needs {', '.join(lacking)}: pip install 'stepwell[{extras}]'")
     from stepwell.campaigns import quantize_task  # noqa: PLC0415 - polars
     from stepwell.distill import student  # noqa: PLC0415 - torch
-    from stepwell.quantize.verify import CORPUS, Limits, verified  # noqa: PLC0415
+    from stepwell.quantize.findings import Limits  # noqa: PLC0415
+    from stepwell.quantize.verify import CORPUS, verified  # noqa: PLC0415
 
     if not given.file.is_file():
         raise ConfigError("there is no such file; name a GGUF file", file=str(given.file))
