@@ -49,7 +49,8 @@ class Search:
     def __init__(self, job: Job, plan: Plan, clock: Clock) -> None:
         self.job, self.plan, self.clock = job, plan, clock
         (job.out / WORK).mkdir(exist_ok=True)
-        self.results = Results(job.out / WORK, plan.sha256.encode() + job.task.identity)
+        known = msgspec.json.encode((plan.model_sha256, plan.seed, plan.stepwell))
+        self.results = Results(job.out / WORK, known + job.task.identity)
         self.model = Parent(job, self.results, clock)
         self.files = Files(job, self.results, self.model)
         self.board = Board(job.out / POINTS)

@@ -13,15 +13,15 @@ from stepwell.campaigns.quantize_job import Clock, Job, Results
 from stepwell.campaigns.quantize_task import Row, tokens
 from stepwell.distill import student
 from stepwell.distill.student import Model
-from stepwell.quantize import latency, sensitivity
-from stepwell.quantize.apply import applied
-from stepwell.quantize.calibrate import Tokens, measured
+from stepwell.quantize import latency
+from stepwell.quantize.calibrate import Calibration, Tokens, measured
 from stepwell.quantize.candidates import Shapes
 from stepwell.quantize.divergence import Reference
+from stepwell.quantize.formats import FORMATS, PLAIN
 from stepwell.quantize.frontier import Point
 from stepwell.quantize.grids import Coded
 from stepwell.quantize.network import swapped
-from stepwell.quantize.recipe import Recipe, chosen
+from stepwell.quantize.recipe import Method, Recipe, Rule, bits, chosen
 from stepwell.quantize.sensitivity import GGUF, NARROW, Entry, Table
 from stepwell.quantize.shelf import Shelf, shelf
 
@@ -30,8 +30,7 @@ NUM_CALIBRATION = 256
 """Texts that methods look at."""
 NUM_JUDGED = 256
 """Texts of the search split, at most, that tell how far a recipe moves the model."""
-NUM_SENSITIVITY = 32
-"""Texts that tell how much each matrix suffers."""
+METHOD: Method = "gptq"
 BATCHED = 16
 """Answers side by side, where what many cost is wanted."""
 
@@ -62,9 +61,14 @@ class Parent:
         return tokens(self.model, some(self.job.task.calibration, NUM_CALIBRATION, self.job.seed))
 
     @cached_property
+    def calibration(self) -> Calibration:
+        """What matrices read on them, and what their errors cost."""
+        return measured(self.model, self.batches)
+
+    @cached_property
     def shelf(self) -> Shelf:
         """Matrices, each coded once a rule."""
-        return shelf(self.model, measured(self.model, self.batches))
+        return shelf(self.model, self.calibration)
 
     @property
     def shapes(self) -> Shapes:
@@ -91,24 +95,26 @@ class Parent:
         return self.results.kept("kl", (recipe, num_rows), Moved, look)
 
     def table(self) -> Table:
-        """How much each matrix suffers from each format."""
+        """What each matrix is expected to lose by each format, from what its errors cost on the calibration texts.
 
-        def measure() -> Table:
-            narrow = any(width % 256 for _, width in self.shapes.values())
-            return sensitivity.measured(
-                self.model,
-                self.shelf,
-                self.reference(NUM_SENSITIVITY),
-                formats=NARROW if narrow else GGUF,
-                watch=self.told,
-            )
+        That is many times quicker than a pass for each (`stepwell quantize sensitivity`), and near enough to begin
+        with: which of the recipes are good, passes over search texts decide.
+        """
 
-        return self.results.kept("sensitivity", NUM_SENSITIVITY, Table, measure)
+        def expect() -> Table:
+            narrow = any(width % FORMATS["Q2_K"].block for _, width in self.shapes.values())
+            plan = [(name, each) for name in self.shapes for each in (NARROW if narrow else GGUF)]
+            entries = [self.foreseen(name, each) for name, each in progressing(self, "what formats cost", plan)]
+            return Table(METHOD, tuple(entries), self.calibration.num_tokens)
 
-    def told(self, done: int, num: int, what: str) -> None:
-        """Say how far a table is, and stop where the budget ends."""
-        self.clock.check()
-        self.job.tell(done, num, what)
+        return self.results.kept("foreseen", NUM_CALIBRATION, Table, expect)
+
+    def foreseen(self, name: str, format_: str) -> Entry:
+        """One matrix in one format."""
+        rows, width = self.shapes[name]
+        moved = self.shelf.weight(name, Rule(format_, METHOD)) - self.shelf.weights[name]
+        size = round(rows * width * bits(format_, width) / 8)
+        return Entry(name, rows, width, format_, size, self.calibration.cost(name, moved), 0.0)
 
     def products(self) -> Mapping[tuple[str, int, int], int]:
         """Nanoseconds of a product by format, rows and width."""
@@ -136,14 +142,8 @@ class Parent:
 
     def coded(self, point: Point) -> dict[str, Coded]:
         """A recipe's codes, to be written."""
-        made: dict[str, Coded] = applied(
-            self.model,
-            point.recipe,
-            self.batches,
-            calibration=self.shelf.calibration,
-            watch=lambda _: self.clock.check(),
-        )
-        return made
+        rules = chosen(point.recipe, self.shapes)
+        return {name: self.shelf.coded(name, rule) for name, rule in rules.items() if rule.format not in PLAIN}
 
 
 def some(rows: Sequence[Row], num: int, seed: int) -> list[Row]:
@@ -151,9 +151,9 @@ def some(rows: Sequence[Row], num: int, seed: int) -> list[Row]:
     return Random(seed).sample(list(rows), len(rows))[:num]  # noqa: S311 - no secret
 
 
-def progressing(job: Job, what: str, items: Sequence[Any_]) -> Iterator[Any_]:
-    """Items, telling how many are done."""
-    for at, each in enumerate(items):
-        job.tell(at, len(items), what)
+def progressing(parent: Parent, what: str, items: Sequence[Any_]) -> Iterator[Any_]:
+    """Items, telling how many are done, for as long as there is time."""
+    for at, each in enumerate(items, 1):
+        parent.clock.check()
         yield each
-    job.tell(len(items), len(items), what)
+        parent.job.tell(at, len(items), what)
