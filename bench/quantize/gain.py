@@ -7,10 +7,11 @@ Stated before anything was run:
 - A file passes where the lower bound (one-sided, 95 %) of its score minus the parent's, paired by prompt, lies above
   minus the margin (`quantize_score.compared`, the search's own rule). The parent is the same model in 16 bits; all
   files answer in the engine.
-- The best preset is the smallest of llama.cpp's that passes as the winner has to, on the search split and on the gate
-  split, of the mixes that `llama-quantize` makes and of one format for all. They are tried from the smallest up; one
-  that a third of the search rows shows to be worse is not asked the rest. Two more figures: presets that pass on the
-  search split alone, and presets with importances ("imatrix").
+- The best preset is chosen of llama.cpp's by the very rule that chooses the winner: those that pass on the search
+  split, from the largest to smaller ones, until one fails on the gate split. It may be a mix that `llama-quantize`
+  makes or one format for all. Presets are tried on the search split from the smallest up; one that a third of the rows
+  shows to be worse is not asked the rest. Two more figures: presets that pass on the search split alone, and presets
+  with importances ("imatrix").
 - The winner is the search's, which has to pass on the search split and on the gate split. Where none does, the model
   stays as it is: its 16-bit file counts. The search has ten minutes of one processor, and trains for files of a
   fifth of the 16-bit one where nothing so small passes.
@@ -39,8 +40,10 @@ from stepwell.campaigns import quantize, quantize_engine, quantize_score, quanti
 from stepwell.campaigns.quantize_job import Clock, Job, Results
 from stepwell.campaigns.quantize_task import BLEU, Row, Task
 from stepwell.campaigns.quantize_train import trained
+from stepwell.quantize import search
 from stepwell.quantize.export import to_gguf
-from stepwell.quantize.frontier import Difference
+from stepwell.quantize.frontier import Difference, Point, size, unbeaten
+from stepwell.quantize.recipe import uniform
 
 KEPT = Path("runs/bench-quantize-gain")
 MARGIN = {True: "1bleu", False: "0.01"}
@@ -87,7 +90,7 @@ class Told(Struct, frozen=True):
     matrices_pct: float
     """Of the matrices alone."""
     easier_pct: float
-    """Than a preset that need not pass on the gate split."""
+    """Than the smallest preset that passes on the search split, whatever the gate split says."""
     imatrix_pct: float
     """Than a preset that may have importances."""
     false_pass: bool
@@ -120,7 +123,8 @@ def one(name: str, budget_s: float) -> Told:
     ladder = presets.made(bench.job.model, bench.task, bench.job.out.parent / "presets")
     stay = presets.read("16 bits", bench.parent)
     preset, easier = best(bench, [each for each in ladder if not each.guided], stay)
-    guided, _ = best(bench, [each for each in ladder if each.guided and each.num_bytes < preset.num_bytes], preset)
+    guided, _ = best(bench, [each for each in ladder if each.guided], stay)
+    guided = min(preset, guided, key=lambda each: each.num_bytes)
     found = quantize.searched(bench.job)
     proven = found.winner if found.status == "found" else None
     file = bench.job.out / f"{made.student.name}.gguf"
@@ -157,22 +161,37 @@ def opened(made: tasks.Made, out: Path, budget_s: float) -> Bench:
 
 
 def best(bench: Bench, ladder: Sequence[Preset], stay: Preset) -> tuple[Preset, Preset]:
-    """The smallest preset that passes on both splits, and on the search split alone; `stay` where there is none."""
-    rows, first = bench.task.search, None
+    """The preset that the search's rule chooses, and the smallest that passes on the search split; or `stay`."""
+    by_name = {each.name: each for each in ladder}
+    passing: list[Point] = []
     for each in ladder:
-        if any(one.hopeless for one in bench.compared(each.file, rows[: len(rows) // FIRST])):
-            continue
-        told = bench.compared(each.file, rows)
-        if not all(one.passes for one in told):
-            continue
-        first = first or each
-        gate = bench.compared(each.file, bench.task.gate)
-        agrees = all(one.passes for one in gate)
-        verdict = "passes" if agrees else "fails on the gate split"
-        print(f"    preset {said(each)} {verdict}: search {differences(told)}; gate {differences(gate)}", flush=True)
-        if agrees:
-            return each, first
-    return stay, first or stay
+        enough = len(unbeaten(passing, size, search.doubt)) >= search.MOST_GATED - 1
+        if not enough or each is ladder[-1]:
+            passing += [point for point in [searched(bench, each)] if point.passes]
+    ordered = search.order(passing, size)
+    tested, winner = search.gated(ordered, lambda each: bench.compared(by_name[each.name].file, bench.task.gate))
+    for point in tested:
+        verdict = "passes" if all(one.passes for one in point.gated) else "fails"
+        print(f"    {said(by_name[point.name])} {verdict} on the gate split: {differences(point.gated)}", flush=True)
+    smallest = min(passing, key=size, default=None)
+    return by_name[winner.name] if winner else stay, by_name[smallest.name] if smallest else stay
+
+
+def searched(bench: Bench, preset: Preset) -> Point:
+    """A preset with its score on the search split, or on the part of it that rules it out."""
+    rows = bench.task.search
+    part = bench.compared(preset.file, rows[: len(rows) // FIRST])
+    told = part if any(each.hopeless for each in part) else bench.compared(preset.file, rows)
+    nearness = 1 / preset.num_bytes  # the largest counts as the nearest to the parent
+    return Point(
+        name=preset.name,
+        recipe=uniform("F16"),
+        bits=0.0,
+        num_bytes=preset.num_bytes,
+        kl=nearness,
+        preset=True,
+        searched=told,
+    )
 
 
 def sealed_rows(name: str) -> tuple[Row, ...]:
