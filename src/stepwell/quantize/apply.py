@@ -9,7 +9,8 @@ from torch import Tensor
 
 from stepwell.errors import DistillError
 from stepwell.quantize import gptq
-from stepwell.quantize.calibrate import Calibration, Tokens, measured
+from stepwell.quantize.calibrate import Tokens, measured
+from stepwell.quantize.curvature import Calibration
 from stepwell.quantize.formats import PLAIN, format_of
 from stepwell.quantize.grids import Coded, fit
 from stepwell.quantize.network import Network, matrices
@@ -56,5 +57,6 @@ def coded(name: str, weight: Tensor, rule: Rule, calibration: Calibration | None
         return nearest(weight, format_)
     weights = calibration.weights(name)
     if rule.method == "gptq":
-        return gptq.solved(weight, fit(format_, weight, weights, tries=TRIES), calibration.terms[name])
+        grid = fit(format_, weight, weights, tries=TRIES)
+        return gptq.solved(weight, grid, calibration.terms[name], calibration.own.get(name))
     return clipped(weight, format_, weights)

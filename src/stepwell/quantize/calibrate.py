@@ -1,28 +1,37 @@
-"""A task's own texts, laid out as token ids, and what an error in each matrix of a model costs on them.
+"""A task's own texts, laid out as token ids, and what they show of a model: the curvature of each matrix.
 
-For small errors E of a matrix's weights the KL divergence from the parent is a quadratic form, and a Kronecker product
-fits it well: tr(R E C E^T) / 2, with the second moments C of what the matrix reads and R of the gradients at what it
-says (K-FAC, Martens and Grosse 2015; for quantization YAQA, Tseng et al. 2025). The gradients are those of the
-likelihood of tokens that the model itself draws: their second moments are the KL's own curvature (Fisher's).
+The gradients are those of the likelihood of tokens that the model itself draws: their second moments are the Fisher
+information, which is the KL divergence's own curvature.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from stepwell.errors import DistillError
+from stepwell.quantize.curvature import MATRIX, Own, Term
+from stepwell.quantize.curvature import Calibration as Calibration  # noqa: PLC0414 - what this file measures
 from stepwell.quantize.heard import Notes, listening, slopes
 from stepwell.quantize.network import EMBEDDING, HEAD, Network, matrices
 
-MATRIX = 2
 WIDE = 2048
 """Of matrices with more rows R is taken as diagonal: what falls outside is large, and brings little."""
-LAST, READ = "last", "read"
-"""Names beside those of weights: what the head says, and the embedding as what is read."""
+OWN_NUMBERS = 1 << 23
+"""Numbers held for curvatures of single tokens: a hundred and twenty-eight of 256 x 256."""
+SEEN = 1e-3
+"""Curvatures of tokens' odds below it are left to the pooled ones."""
+POOLED = 0.1
+"""Share of the pooled curvature that is added to a token's own: texts show little of it."""
+NATIVE = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 - no public name
+"""Whether this processor multiplies 16-bit numbers twice as quickly: what is averaged needs no more."""
+Key = TypeVar("Key")
+LAST = "last"
+"""Beside the names of weights: what the head says."""
 
 
 @dataclass(frozen=True)
@@ -39,50 +48,6 @@ class Tokens:
     def num_scored(self) -> int:
         """Tokens that are judged."""
         return int(self.scored.sum())
-
-
-@dataclass(frozen=True)
-class Term:
-    """What errors E of a matrix (rows, width) cost: tr(R E C E^T) / 2 nats a scored token."""
-
-    rows: Tensor
-    """R: (rows, rows), or (rows) where it is diagonal."""
-    columns: Tensor
-    """C: (width, width)."""
-
-    @property
-    def each(self) -> Tensor:
-        """(rows): R's diagonal."""
-        return self.rows.diagonal() if self.rows.dim() == MATRIX else self.rows
-
-    def cost(self, error: Tensor) -> Tensor:
-        """Nats a scored token for errors (rows, width)."""
-        mixed = self.rows @ error if self.rows.dim() == MATRIX else self.rows[:, None] * error
-        return (mixed * (error @ self.columns)).sum() / 2
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What the matrices of a model read, and what their errors cost, by short name."""
-
-    inputs: dict[str, Tensor]
-    """(width) mean squared inputs. An embedding that is the head, too, reads as a head; one that is none, nothing."""
-    terms: dict[str, tuple[Term, ...]]
-    """An embedding that is the head, too, has two: as a head, and as what is read."""
-    num_tokens: int
-    """Scored tokens."""
-
-    def importance(self, name: str) -> Tensor | None:
-        """(width): mean squared inputs; None for an embedding that is no head."""
-        return self.inputs.get(name)
-
-    def weights(self, name: str) -> Tensor:
-        """(rows, width): what the square of each weight's error costs, all others being right."""
-        return torch.stack([term.each[:, None] * term.columns.diagonal() for term in self.terms[name]]).sum(0)
-
-    def cost(self, name: str, error: Tensor) -> float:
-        """The divergence, in nats a token, that errors of this matrix alone will cause."""
-        return sum(float(term.cost(error)) for term in self.terms[name])
 
 
 def laid(texts: Sequence[tuple[list[int], list[int]]], *, pad: int, rows: int = 32) -> list[Tokens]:
@@ -114,30 +79,15 @@ def measured(network: Network, batches: Sequence[Tokens]) -> Calibration:
     if not any(batch.num_scored for batch in batches):
         raise DistillError("there are no calibration texts: give rows with prompts and completions")
     weights = matrices(network)
-    head = HEAD if HEAD in weights else EMBEDDING
-    sums = Sums(head, torch.zeros(len(weights[EMBEDDING])))
+    vocabulary, width = weights[EMBEDDING].shape
+    reads = torch.cat([batch.ids[batch.real] for batch in batches]).bincount(minlength=vocabulary)
+    most = reads.topk(min(OWN_NUMBERS // width**2, vocabulary))
+    sums = Sums(HEAD if HEAD in weights else EMBEDDING, reads, most.indices[most.values > 0].tolist())
     draw = torch.Generator().manual_seed(0)
     with torch.enable_grad(), listening(network) as notes:
         for batch in batches:
             sums.add(batch, passed(network, batch, notes, draw), notes.factor)
     return sums.calibration()
-
-
-def passed(network: Network, batch: Tokens, notes: Notes, draw: torch.Generator) -> Pass:
-    """One batch forward, and back from tokens that the model draws."""
-    notes.clear()
-    hidden = network.hidden(batch.ids, None, batch.real)[batch.scored]
-    inputs, outputs = dict(notes.inputs), dict(notes.outputs)
-    notes.clear()
-    logits = network.logits(hidden)
-    outputs[LAST] = next(iter(notes.outputs.values()), logits)  # a layer's, where a model bends it into logits
-    said = torch.log_softmax(logits.float(), -1)
-    odds = said.detach().exp()
-    drawn = torch.multinomial(odds, 1, generator=draw)
-    gradients = slopes(-said.gather(1, drawn).sum(), outputs)
-    straight = (odds - torch.zeros_like(odds).scatter_(1, drawn, 1.0)).square().sum()
-    bend = float(gradients.pop(LAST).square().sum() / straight.clamp(min=1e-30))
-    return Pass(inputs, gradients, hidden.detach().float(), bend * odds * (1 - odds))
 
 
 @dataclass(frozen=True)
@@ -152,17 +102,41 @@ class Pass:
     """(scored tokens, vocabulary): second derivatives of the loss by what the head says."""
 
 
+def passed(network: Network, batch: Tokens, notes: Notes, draw: torch.Generator) -> Pass:
+    """One batch forward, and back from tokens that the model draws."""
+    notes.clear()
+    with torch.autocast("cpu", torch.bfloat16, enabled=NATIVE):
+        hidden = network.hidden(batch.ids, None, batch.real)[batch.scored].float()
+    inputs, outputs = dict(notes.inputs), dict(notes.outputs)
+    notes.clear()
+    logits = network.logits(hidden)
+    outputs[LAST] = next(iter(notes.outputs.values()), logits)  # a layer's, where a model bends it into logits
+    said = torch.log_softmax(logits.float(), -1)
+    odds = said.detach().exp()
+    drawn = torch.multinomial(odds, 1, generator=draw)
+    gradients = slopes(-said.gather(1, drawn).sum(), outputs)
+    straight = (odds - torch.zeros_like(odds).scatter_(1, drawn, 1.0)).square().sum()
+    bend = float(gradients.pop(LAST).square().sum() / straight.clamp(min=1e-30))
+    return Pass(inputs, gradients, hidden.detach(), bend * odds * (1 - odds))
+
+
 @dataclass
 class Sums:
     """What adds up over batches."""
 
     head: str
     reads: Tensor
-    """How often each row of the embedding is read."""
+    """(vocabulary): how often each row of the embedding is read, in all batches."""
+    common: list[int]
+    """Tokens that are read so often that each has a curvature of its own."""
     seen: dict[str, int] = field(default_factory=dict)
     squares: dict[str, Tensor] = field(default_factory=dict)
     columns: dict[str, Tensor] = field(default_factory=dict)
     rows: dict[str, Tensor] = field(default_factory=dict)
+    read: Tensor | None = None
+    """(width, width): of gradients at the embedding."""
+    own: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    """(width, width) of common tokens, as rows of the head and of the embedding."""
     num_scored: int = 0
 
     def add(self, batch: Tokens, heard: Pass, factor: float) -> None:
@@ -170,29 +144,49 @@ class Sums:
         for name, gradient in heard.gradients.items():
             slope = gradient[batch.real].float()
             if name == EMBEDDING:
-                plus(self.columns, READ, factor**2 * (slope.T @ slope))
-                continue
-            plus(self.rows, name, slope.T @ slope if slope.shape[1] <= WIDE else slope.square().sum(0))
-            self.read(name, heard.inputs[name][batch.real].float(), slope.square().sum(1))
+                self.add_read(batch.ids[batch.real], factor * slope)
+            else:
+                plus(self.rows, name, coupling(slope))
+                self.add_inputs(name, heard.inputs[name][batch.real].float(), slope.square().sum(1))
         plus(self.rows, self.head, heard.curvature.sum(0))
-        self.read(self.head, heard.hidden, heard.curvature.sum(1))
-        self.reads += torch.bincount(batch.ids[batch.real], minlength=len(self.reads))
+        self.add_inputs(self.head, heard.hidden, heard.curvature.sum(1))
+        self.add_head(heard.hidden, heard.curvature)
         self.num_scored += batch.num_scored
 
-    def read(self, name: str, x: Tensor, weight: Tensor) -> None:
+    def add_inputs(self, name: str, x: Tensor, weight: Tensor) -> None:
         """What a matrix reads (tokens, width), and how much an error there matters (tokens)."""
         self.seen[name] = self.seen.get(name, 0) + len(x)
         plus(self.squares, name, x.square().sum(0))
         plus(self.columns, name, (x * weight[:, None]).T @ x)
 
+    def add_read(self, ids: Tensor, slope: Tensor) -> None:
+        """Gradients at what the embedding gave for these tokens."""
+        moments = slope.T @ slope
+        self.read = moments if self.read is None else self.read + moments
+        own = self.own.setdefault(EMBEDDING, {})
+        for token in self.common:
+            plus(own, token, square(slope[ids == token]))
+
+    def add_head(self, hidden: Tensor, curvature: Tensor) -> None:
+        """What the head reads where common tokens are likely, but not certain."""
+        own = self.own.setdefault(self.head, {})
+        for token in self.common:
+            weight = curvature[:, token]
+            which = weight > SEEN
+            plus(own, token, square(hidden[which] * weight[which, None].sqrt()))
+
     def calibration(self) -> Calibration:
         """The means."""
         terms: dict[str, tuple[Term, ...]] = {name: (self.term(name),) for name in self.rows}
-        read = Term(self.reads / self.num_scored, self.columns[READ] / self.reads.sum())
-        terms[EMBEDDING] = (*terms.get(EMBEDDING, ()), read)
-        return Calibration(
-            {name: total / self.seen[name] for name, total in self.squares.items()}, terms, self.num_scored
-        )
+        if self.read is not None:
+            read = Term(self.reads / self.num_scored, self.read / self.reads.sum())
+            terms[EMBEDDING] = (*terms.get(EMBEDDING, ()), read)
+        inputs = {name: total / self.seen[name] for name, total in self.squares.items()}
+        common = torch.tensor(self.common, dtype=torch.long)
+        own = {name: self.owned(name, common, terms[name]) for name in self.own if self.common}
+        for name in own:
+            terms[name] = tuple(Term(term.rows.index_fill(0, common, 0), term.columns) for term in terms[name])
+        return Calibration(inputs, terms, self.num_scored, own)
 
     def term(self, name: str) -> Term:
         """What a linear layer's errors cost."""
@@ -200,7 +194,25 @@ class Sums:
         mass = rows.trace() if rows.dim() == MATRIX else rows.sum()
         return Term(rows / self.num_scored, self.columns[name] / mass.clamp(min=1e-30))
 
+    def owned(self, name: str, common: Tensor, terms: Sequence[Term]) -> Own:
+        """The curvatures of common tokens."""
+        own = torch.stack([self.own[name][int(token)] for token in common]) / self.num_scored
+        pooled = sum((term.rows[common, None, None] * term.columns for term in terms), torch.zeros(()))
+        return Own(common, (1 - POOLED) * own + POOLED * pooled)
 
-def plus(totals: dict[str, Tensor], name: str, more: Tensor) -> None:
+
+def square(x: Tensor) -> Tensor:
+    """(width, width) second moments of (tokens, width), summed."""
+    return x.T @ x
+
+
+def coupling(slope: Tensor) -> Tensor:
+    """R's sum over gradients (tokens, rows)."""
+    if slope.shape[1] > WIDE:
+        return slope.square().sum(0)
+    return square(slope.bfloat16()).float() if NATIVE else square(slope)
+
+
+def plus(totals: dict[Key, Tensor], key: Key, more: Tensor) -> None:
     """Add to a total."""
-    totals[name] = totals[name] + more if name in totals else more
+    totals[key] = totals[key] + more if key in totals else more

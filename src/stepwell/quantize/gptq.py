@@ -8,13 +8,14 @@ falling weight ("activation order").
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stepwell.quantize.calibrate import MATRIX, Term
+from stepwell.quantize.curvature import Own, Term
 from stepwell.quantize.grids import Coded, Grid
 
 Floats = NDArray[np.float32]
@@ -24,8 +25,8 @@ COLUMNS, ROWS = 128, 32
 """So many are rounded before the rest of the matrix hears of their errors."""
 
 
-def solved(weight: Tensor, grid: Grid, terms: Sequence[Term]) -> Coded:
-    """Codes on a fitted grid for a matrix (rows, width) whose errors cost these terms.
+def solved(weight: Tensor, grid: Grid, terms: Sequence[Term], own: Own | None = None) -> Coded:
+    """Codes on a fitted grid for a matrix (rows, width) whose errors cost these terms, and some rows their own.
 
     Rows are coupled where there is one term and it says how; else each row stands for itself.
     """
@@ -33,27 +34,52 @@ def solved(weight: Tensor, grid: Grid, terms: Sequence[Term]) -> Coded:
     columns = torch.stack([term.each.mean() * term.columns for term in terms]).sum(0)
     down, right = each.argsort(descending=True), columns.diagonal().argsort(descending=True)
     inner = factor(columns[right][:, right], COLUMN_DAMPING).numpy()
-    outer = None
-    if len(terms) == 1 and terms[0].rows.dim() == MATRIX:
-        outer = factor(terms[0].rows[down][:, down], ROW_DAMPING)
+    coupled = len(terms) == 1 and terms[0].coupled
+    outer = factor(terms[0].rows[down][:, down], ROW_DAMPING) if coupled else None
     back = torch.empty_like(weight)
-    back[down[:, None], right] = by_rows(weight[down][:, right], Lines(grid, down, right), inner, outer)
+    back[down[:, None], right] = by_rows(weight[down][:, right], Lines.by(grid, down, right), inner, outer)
+    if own is not None:
+        back[own.rows[:, None], right] = one_by_one(weight[own.rows][:, right], Lines.by(grid, own.rows, right), own)
     return Coded(grid, back)
 
 
+def one_by_one(weight: Tensor, lines: Lines, own: Own) -> Tensor:
+    """Codes of rows that have each a C of its own."""
+    codes = torch.empty_like(weight)
+    for row, columns in enumerate(own.columns):
+        inner = factor(columns[lines.order][:, lines.order], COLUMN_DAMPING).numpy()
+        here = slice(row, row + 1)
+        codes[here] = by_rows(weight[here], lines.part(here), inner, None)
+    return codes
+
+
+@dataclass(frozen=True)
 class Lines:
-    """A grid's steps and floors, by columns and in another order."""
+    """A grid's steps and floors for rows and columns in the order they are gone through."""
 
-    def __init__(self, grid: Grid, down: Tensor, right: Tensor) -> None:
-        self.low, self.high = grid.format.low, grid.format.high
-        self.step, self.width = grid.step[down], len(right)
-        self.floor = None if grid.floor is None else grid.floor[down]
-        self.group = right // (self.width // self.step.shape[1])
+    ends: tuple[int, int]
+    """The lowest and the highest code."""
+    order: Tensor
+    """(width) columns."""
+    step: Tensor
+    """(rows, groups)."""
+    floor: Tensor | None
 
-    def of(self, rows: slice) -> tuple[Floats, Floats | None]:
-        """(width, rows): steps and floors of some rows."""
-        step = self.step[rows][:, self.group].T.contiguous().numpy()
-        return step, None if self.floor is None else self.floor[rows][:, self.group].T.contiguous().numpy()
+    @classmethod
+    def by(cls, grid: Grid, down: Tensor, right: Tensor) -> Lines:
+        """Rows and columns of a grid in these orders."""
+        floor = None if grid.floor is None else grid.floor[down]
+        return cls((grid.format.low, grid.format.high), right, grid.step[down], floor)
+
+    def part(self, rows: slice) -> Lines:
+        """Some rows."""
+        return replace(self, step=self.step[rows], floor=None if self.floor is None else self.floor[rows])
+
+    def columns(self) -> tuple[Floats, Floats | None]:
+        """(width, rows) steps and floors."""
+        group = self.order // (len(self.order) // self.step.shape[1])
+        step = self.step[:, group].T.contiguous().numpy()
+        return step, None if self.floor is None else self.floor[:, group].T.contiguous().numpy()
 
 
 def by_rows(weight: Tensor, lines: Lines, inner: Floats, outer: Tensor | None) -> Tensor:
@@ -61,8 +87,8 @@ def by_rows(weight: Tensor, lines: Lines, inner: Floats, outer: Tensor | None) -
     left, codes = weight.clone(), torch.empty_like(weight)
     for start in range(0, len(left), ROWS if outer is not None else len(left)):
         end = min(start + ROWS, len(left)) if outer is not None else len(left)
-        step, floor = lines.of(slice(start, end))
-        found = by_columns(left[start:end].T.clone().numpy(), step, floor, inner, (lines.low, lines.high))
+        step, floor = lines.part(slice(start, end)).columns()
+        found = by_columns(left[start:end].T.clone().numpy(), step, floor, inner, lines.ends)
         codes[start:end] = torch.from_numpy(found).T
         if outer is not None and end < len(left):
             made = torch.from_numpy(found * step if floor is None else found * step + floor).T
