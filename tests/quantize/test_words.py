@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_folders import write_folder
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from stepwell.errors import DistillError
 from stepwell.quantize.engine import Job, run
@@ -109,7 +110,8 @@ def test_any_text_is_cut_alike(tmp_path_factory: pytest.TempPathFactory, texts: 
         ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}, "does not know"),
         ("model", {"type": "Unigram", "vocab": []}, "no BPE"),
         ("model", {"type": "BPE", "vocab": {}}, "merges"),
-        ("added_tokens", [{"id": 100_000, "content": "<far>", "special": True}], "the token 100000"),
+        ("added_tokens", [{"id": 100_000, "content": "<far>", "special": False}], "the token 100000"),
+        ("normalizer", {"type": "Lowercase"}, "changes texts before it cuts them"),
     ],
 )
 def test_what_the_engine_would_cut_otherwise_is_refused(tmp_path: Path, part: str, change: Any, said: str) -> None:
@@ -118,3 +120,36 @@ def test_what_the_engine_would_cut_otherwise_is_refused(tmp_path: Path, part: st
     (folder / "tokenizer.json").write_text(json.dumps(held | {part: change}))
     with pytest.raises(DistillError, match=said):
         to_gguf(folder, tmp_path / "model.gguf", "F32")
+
+
+@pytest.mark.parametrize(
+    ("config", "adds", "begins"),
+    [
+        ({}, None, True),
+        ({"add_bos_token": False}, "<s>", False),
+        ({"add_bos_token": True}, None, True),
+        ({}, "<s>", True),
+        ({}, "", False),
+    ],
+)
+def test_texts_begin_as_the_tokenizer_begins_them(
+    tmp_path: Path, config: dict[str, bool], adds: str | None, *, begins: bool
+) -> None:
+    words = byte_level("gpt-2")
+    if adds is not None:
+        words.post_processor = processors.Sequence(
+            [processors.ByteLevel(), processors.TemplateProcessing(f"{adds} $A".strip(), None, [("<s>", 1)])]
+        )
+    folder = write_folder(tmp_path / "model", words)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    fields = gguf.GGUFReader(to_gguf(folder, tmp_path / "model.gguf", "F32")).fields
+    assert fields["tokenizer.ggml.add_bos_token"].contents() is begins
+
+
+def test_special_tokens_without_a_row_are_left_out(tmp_path: Path) -> None:
+    words = byte_level("gpt-2")
+    folder = write_folder(tmp_path / "model", words)
+    held = json.loads((folder / "tokenizer.json").read_text())
+    held["added_tokens"].append({"id": 500, "content": "<picture>", "special": True})
+    (folder / "tokenizer.json").write_text(json.dumps(held))
+    same(words, to_gguf(folder, tmp_path / "model.gguf", "F32"), TEXTS)

@@ -35,7 +35,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: Mapping[str, An
         if model["type"] != "BPE":
             raise DistillError(f"is {model['type']}, no BPE; only BPE is exported", file=str(folder / "tokenizer.json"))
         names = {at: token for token, at in model["vocab"].items()}
-        added = {each["id"]: each for each in held.get("added_tokens", ())}
+        added = {each["id"]: each for each in held.get("added_tokens", ()) if placed(each, config["vocab_size"])}
         names |= {at: each["content"] for at, each in added.items()}
         merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
         (add_pieces if model.get("byte_fallback") else add_bytes)(writer, held, names, merges)
@@ -47,11 +47,19 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: Mapping[str, An
     rows = range(config["vocab_size"])  # little data makes few merges: the rest of the rows stand for nothing
     writer.add_token_list([names.get(at, f"<unused{at}>") for at in rows])
     writer.add_token_types([type_of(at, names, added, model) for at in rows])
-    add_ends(writer, folder, config)
+    add_ends(writer, folder, config, held)
+
+
+def placed(added: Mapping[str, Any], rows: int) -> bool:
+    """Whether an added token has its row; special ones without, as Gemma's for pictures, are never read as text."""
+    return added["id"] < rows or not added.get("special")
 
 
 def add_bytes(writer: gguf.GGUFWriter, held: Mapping[str, Any], _names: Mapping[int, str], merges: list[str]) -> None:
     """Byte-level BPE: bytes as letters, cut by a pattern that llama.cpp knows by name."""
+    normal = (held.get("normalizer") or {}).get("type", "NFC")
+    if normal != "NFC":  # llama.cpp leaves texts as they are: the same, for texts in NFC, as nearly all are
+        raise DistillError(f"tokenizer.json changes texts before it cuts them ({normal}), which llama.cpp does not")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(split_of(held.get("pre_tokenizer") or {}))
     writer.add_token_merges(merges)
@@ -59,14 +67,14 @@ def add_bytes(writer: gguf.GGUFWriter, held: Mapping[str, Any], _names: Mapping[
 
 def split_of(cut: Mapping[str, Any]) -> str:
     """llama.cpp's name of the way a text is cut before BPE. Raises DistillError for one that it has not."""
-    parts = cut.get("pretokenizers") or [cut]
-    patterns = [each["pattern"]["Regex"] for each in parts if "Regex" in each.get("pattern", {})]
-    kinds = [each.get("type") for each in parts]
-    spaced = any(each.get("add_prefix_space") for each in parts)
+    steps = parts(cut)
+    patterns = [each["pattern"]["Regex"] for each in steps if "Regex" in each.get("pattern", {})]
+    kinds = [each.get("type") for each in steps]
+    spaced = any(each.get("add_prefix_space") for each in steps)
     match kinds:
-        case ["ByteLevel"] if parts[0].get("use_regex", True) and not spaced:
+        case ["ByteLevel"] if steps[0].get("use_regex", True) and not spaced:
             return "gpt-2"
-        case ["Digits", "ByteLevel"] if parts[0].get("individual_digits") and not spaced:
+        case ["Digits", "ByteLevel"] if steps[0].get("individual_digits") and not spaced:
             return "refact"
         case ["Split", "ByteLevel"] if patterns and patterns[0] in SPLITS and not spaced:
             return SPLITS[patterns[0]]
@@ -103,7 +111,23 @@ def type_of(
     return gguf.TokenType.NORMAL
 
 
-def add_ends(writer: gguf.GGUFWriter, folder: Path, config: Mapping[str, Any]) -> None:
+def begins(folder: Path, config: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
+    """Whether a text begins with its own token: as tokenizer_config.json says, else as tokenizer.json does it."""
+    own = folder / "tokenizer_config.json"
+    said = told(own).get("add_bos_token") if own.is_file() else None
+    if isinstance(said, bool):
+        return said
+    adds = [each for each in parts(held.get("post_processor")) if each.get("type") == "TemplateProcessing"]
+    first = [each["single"][0] for each in adds if each.get("single")]
+    return any("SpecialToken" in each for each in first) if adds else config.get("bos_token_id") is not None
+
+
+def parts(held: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """A step of a tokenizer, or the steps of a sequence."""
+    return list((held or {}).get("processors") or (held or {}).get("pretokenizers") or [held or {}])
+
+
+def add_ends(writer: gguf.GGUFWriter, folder: Path, config: Mapping[str, Any], held: Mapping[str, Any]) -> None:
     """The tokens that begin, end and pad a text, and the chat template."""
     ends = config.get("eos_token_id")
     end = ends[0] if isinstance(ends, list) else ends
@@ -114,7 +138,7 @@ def add_ends(writer: gguf.GGUFWriter, folder: Path, config: Mapping[str, Any]) -
     ):
         if value is not None:
             add(value)
-    writer.add_add_bos_token(config.get("bos_token_id") is not None)
+    writer.add_add_bos_token(begins(folder, config, held))
     writer.add_add_eos_token(False)  # noqa: FBT003 - the package's own signature
     template = template_of(folder)
     if template:
