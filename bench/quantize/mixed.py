@@ -161,8 +161,8 @@ def int3(of: Case) -> dict[str, torch.Tensor]:
     assert held is not None  # noqa: S101 - this file measured it
     made = {}
     for name, weight in of.shelf.weights.items():
-        grid = fit(INT3, weight, held.importance(name), tries=TRIES)
-        made[name] = gptq.solved(weight, grid, held.inputs[name]).decoded()
+        grid = fit(INT3, weight, held.weights(name), tries=TRIES)
+        made[name] = gptq.solved(weight, grid, held.terms[name]).decoded()
     return made
 
 

@@ -75,7 +75,7 @@ def test_sensitivity_leaves_a_table_a_mixture_within_its_budget_and_a_picture(pl
 def test_sensitivity_shows_every_matrix_and_the_mixture(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     assert place.run("sensitivity", str(place.model), "--rows", "4", "--formats", "Q8_0", "--ms", "50") == 0
     said = capsys.readouterr().out
-    assert "layers.0.mlp.down_proj" in said
+    assert "0.mlp.down_proj" in said
     assert "8.500 bits a weight" in said
     assert "ms of products a token" in said
 

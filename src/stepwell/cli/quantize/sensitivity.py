@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from argparse import _SubParsersAction
 
     from rich.table import Table as RichTable
+    from rich.text import Text
 
     from stepwell.campaigns.quantize_mixed import Budget, Mixed, Sensitivity
-    from stepwell.quantize.sensitivity import Table
+    from stepwell.quantize.sensitivity import Entry, Table
 
 METHODS = ("gptq", "clip", "round", "scale")
 NUM_ROWS, LEAST_ROWS = 48, 2
+SMALL = 1e-5
 
 
 def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -119,9 +121,8 @@ def show(found: Sensitivity) -> None:
 def drawn(table: Table, mixed: Mixed | None) -> RichTable:
     """A line a matrix, a column a format, coloured by how much is lost; a dot: taken."""
     from rich.table import Table as RichTable  # noqa: PLC0415 - lazy, like all commands
-    from rich.text import Text  # noqa: PLC0415
 
-    from stepwell.quantize.heat import LIGHT, colour, ends, heated, thousandths  # noqa: PLC0415
+    from stepwell.quantize.heat import ends  # noqa: PLC0415
 
     others = "the parent's others" if table.base is None else "quantized others"
     title = f"KL x 1000 with {others}, by {table.method}, on {table.num_tokens:,} tokens"
@@ -131,15 +132,29 @@ def drawn(table: Table, mixed: Mixed | None) -> RichTable:
     found, between = {(entry.name, entry.format): entry for entry in table.entries}, ends(table)
     for name in table.names:
         taken = mixed.recipe.rule(name).format if mixed else ""
-        cells = [Text() for _ in table.formats]
-        for at, format_ in enumerate(table.formats):
-            if entry := found.get((name, format_)):
-                mark, bold = ("• ", "bold ") if format_ == taken else ("", "")
-                ink = f"{bold}#ffffff" if heated(entry.kl, between) > LIGHT else f"{bold}#23201b"
-                style = f"{ink} on {colour(heated(entry.kl, between))}"
-                cells[at] = Text(f"{mark}{thousandths(entry.kl)}", style=style)
-        shown.add_row(name.removesuffix(".weight"), *cells)
+        cells = [cell(found.get((name, format_)), taken, between) for format_ in table.formats]
+        shown.add_row(name.removesuffix(".weight").removeprefix("layers."), *cells)
     return shown
+
+
+def cell(entry: Entry | None, taken: str, between: tuple[float, float]) -> Text:
+    """One format of one matrix."""
+    from rich.text import Text  # noqa: PLC0415 - lazy, like all commands
+
+    from stepwell.quantize.heat import LIGHT, colour, heated  # noqa: PLC0415
+
+    if entry is None:
+        return Text()
+    share, is_taken = heated(entry.kl, between), entry.format == taken
+    style = f"{'bold ' if is_taken else ''}{'#ffffff' if share > LIGHT else '#23201b'} on {colour(share)}"
+    return Text(f"{'• ' if is_taken else ''}{short(entry.kl)}", style=style)
+
+
+def short(kl: float) -> str:
+    """Thousandths of a nat, in five letters: so that a terminal has room for all formats."""
+    from stepwell.quantize.heat import thousandths  # noqa: PLC0415 - lazy, like all commands
+
+    return thousandths(kl) if kl >= SMALL else "<.01"
 
 
 def told(mixed: Mixed) -> list[str]:
