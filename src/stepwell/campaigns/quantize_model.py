@@ -14,8 +14,9 @@ from stepwell.campaigns.quantize_task import Row, tokens
 from stepwell.distill import student
 from stepwell.distill.student import Model
 from stepwell.quantize import latency
-from stepwell.quantize.calibrate import Calibration, Tokens, measured
+from stepwell.quantize.calibrate import Tokens, measured
 from stepwell.quantize.candidates import Shapes
+from stepwell.quantize.curvature import Calibration
 from stepwell.quantize.divergence import Reference
 from stepwell.quantize.formats import FORMATS, PLAIN
 from stepwell.quantize.frontier import Point
