@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -30,6 +31,7 @@ class Auto:
         """See `protocols.Engine`."""
         self.num_running += 1
         try:
+            await asyncio.sleep(0)  # whoever came in the same moment counts, too
             engines = [self.many, self.few] if self.num_running >= self.many_from else [self.few]
             opened = await start(engines, request)
             async with aclosing(opened.rest) as rest:
