@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from folders import write_words
 from stepwell.campaigns.quantize_task import Row, Task
 from stepwell.distill import student
 from stepwell.distill.plan import StudentSection
+from stepwell.quantize.frontier import Difference
 
 pytest.importorskip("xllamacpp")
 SIZES = StudentSection(hidden=256, layers=1, heads=4, kv_heads=1, inner=256)
@@ -62,3 +65,54 @@ def test_importances_change_what_is_written_and_nothing_is_made_twice(
 def test_smaller_is_said_in_percent() -> None:
     assert np.isclose(gain.smaller(75, 100), 25)
     assert gain.smaller(100, 100) == 0
+
+
+# --- the rule that chooses among them
+
+
+TASK = Task("scripted", "exact", 8, ROWS, ROWS, ROWS[:1])
+
+
+@dataclass
+class Scripted:
+    """A bench that knows beforehand how far each preset's score lies below the parent's on both splits."""
+
+    losses: dict[str, tuple[float, float]]
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    task: Task = TASK
+
+    def compared(self, file: Path, rows: Sequence[Row]) -> tuple[Difference, ...]:
+        gate = rows is self.task.gate
+        self.asked.append((file.name, "gate" if gate else "search"))
+        loss = self.losses[file.name][gate]
+        return (Difference("right", 0.9 - loss, 0.9, -loss - 0.005, -loss + 0.005, 0.01 + loss, 0.01),)
+
+
+def ladder(losses: dict[str, tuple[float, float]]) -> list[presets.Preset]:
+    return [presets.Preset(name, Path(name), at, at) for at, name in enumerate(losses, 1)]
+
+
+STAY = presets.Preset("16 bits", Path("16"), 100, 100)
+
+
+def chosen(losses: dict[str, tuple[float, float]]) -> tuple[str, str, Scripted]:
+    bench = Scripted(losses)
+    preset, easier = gain.best(bench, ladder(losses), STAY)  # type: ignore[arg-type]
+    return preset.name, easier.name, bench
+
+
+def test_the_smallest_that_both_splits_pass_is_chosen() -> None:
+    preset, easier, bench = chosen({"Q2": (0.05, 0.05), "Q3": (0.002, 0.002), "Q4": (0.001, 0.0), "Q8": (0.0, 0.0)})
+    assert (preset, easier) == ("Q3", "Q3")
+    assert ("Q2", "gate") not in bench.asked
+
+
+def test_what_the_gate_does_not_confirm_is_not_chosen() -> None:
+    preset, easier, bench = chosen({"Q3": (0.003, 0.0), "Q4": (0.002, 0.02), "Q8": (0.0, 0.0)})
+    assert (preset, easier) == ("Q8", "Q3")
+    assert [name for name, split in bench.asked if split == "gate"] == ["Q8", "Q4"]
+
+
+def test_where_none_passes_the_model_stays_as_it_is() -> None:
+    preset, easier, _ = chosen({"Q3": (0.03, 0.0), "Q8": (0.02, 0.0)})
+    assert (preset, easier) == ("16 bits", "16 bits")
