@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from stepwell.campaigns import quantize_train, specialist_quantize
 from stepwell.campaigns.learning import Quantized
 from stepwell.campaigns.quantize_task import Row, Task, tokens
 from stepwell.campaigns.specialist_file import load
+from stepwell.cli.main import main
 from stepwell.distill import student, train
 from stepwell.distill.measure import mean_loss
 from stepwell.distill.plan import StudentSection
@@ -212,6 +214,19 @@ def test_adapters_do_not_learn_quantized(tmp_path: Path) -> None:
         load(tmp_path / "small.toml")
 
 
+def test_the_command_trains_quantized_but_not_by_trl(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = campaign_file(tmp_path, '[quantize]\nformat = "Q2_K"\nwhen = "late"\nlate_share = 0.5\n')
+    arguments = ["distill", "train", str(recipe), "--out", str(tmp_path / "run"), "--threads", "1", "--json"]
+    assert main(arguments) == 0
+    held = matrices(student.load(tmp_path / "run" / "student"))["layers.0.mlp.up_proj.weight"].detach()
+    assert not torch.equal(held, fake.on_grid(FORMATS["Q2_K"], held).decoded())  # the weights stay whole
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == 40
+    if importlib.util.find_spec("trl") is None:
+        return
+    assert main([*arguments, "--backend", "trl"]) == 2
+    assert "quantize.when" in capsys.readouterr().err
+
+
 def test_what_a_recipe_says_is_what_is_learned(tmp_path: Path) -> None:
     def said(more: str) -> Quantized | None:
         (tmp_path / "small.toml").write_text(STUDENT + more)
@@ -251,13 +266,19 @@ tokenizer = "words"
 """
 
 
-def campaign(folder: Path, more: str, processes: int = 1) -> Path:
-    """The student's folder."""
+def campaign_file(folder: Path, more: str) -> Path:
+    """A recipe and its rows."""
     folder.mkdir(exist_ok=True)
     words(folder / "words")
     tables.write(folder / "rows.jsonl", [{"prompt": row.prompt, "completion": row.completion} for row in rows()])
     recipe = folder / "small.toml"
     recipe.write_text(CAMPAIGN + more)
+    return recipe
+
+
+def campaign(folder: Path, more: str, processes: int = 1) -> Path:
+    """The student's folder."""
+    recipe = campaign_file(folder, more)
     command = [sys.executable, "-m", "stepwell.cli", "distill", "run", str(recipe), "--root", str(folder / "root")]
     ran = subprocess.run(
         [*command, "--processes", str(processes), "--json"], capture_output=True, check=False, text=True

@@ -55,6 +55,10 @@ def by_trl(recipe: Recipe, given: argparse.Namespace) -> Trained:
     from stepwell.distill.data import examples  # noqa: PLC0415
     from stepwell.distill.plan import DIVERGENCES, parsed  # noqa: PLC0415
 
+    quantized = recipe.file.quantize
+    if quantized is not None and quantized.learned:
+        what = 'TRL does not learn quantized: take when = "after", or train without --backend trl'
+        raise ConfigError(what, field="quantize.when")
     if given.threads:
         torch.set_num_threads(given.threads)
     plan, section, teacher = recipe.file.train, recipe.file.student, recipe.file.teacher

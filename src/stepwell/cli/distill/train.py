@@ -44,9 +44,12 @@ def run(given: argparse.Namespace) -> int:
     for name in NEEDED:
         if importlib.util.find_spec(name) is None:
             raise ConfigError(f"training needs {name}: pip install 'stepwell[train]'")
-    from stepwell.campaigns.specialist_file import load  # noqa: PLC0415 - only where it is run
+    from stepwell.campaigns import specialist_quantize  # noqa: PLC0415 - only where it is run
+    from stepwell.campaigns.specialist_file import load  # noqa: PLC0415
 
     recipe = load(given.recipe)
+    if recipe.file.quantize is not None:
+        specialist_quantize.check(recipe)
     try:
         trained = elsewhere.means(given, learned)(recipe, given)
     except ConfigError as error:
