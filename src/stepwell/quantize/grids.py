@@ -1,7 +1,7 @@
 """Grids that are the served formats, bit for bit: a weight is `step * code + floor`, all three as the engine has them.
 
 `fit` finds a matrix's steps and floors, `codes` rounds to them, `decoded` gives the very numbers that the engine will
-compute with. GPTQ, scaling and training with fake quantization all work on a fitted grid; `pack.py` writes it.
+compute with. GPTQ and training with fake quantization work on a fitted grid; `pack.py` writes it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stepwell.quantize.fitting import ends, ends_with_floor, searched
 from stepwell.quantize.formats import ROW, Format
+from stepwell.quantize.nesting import begun, half, nested, polished
+
+TRIES_A_ROUND = 10
+"""So many tries are worth one round of looking for better codes of steps."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,6 @@ class Coded:
         return Coded(Grid(self.format, scale, *taken[1:]), self.codes[order])
 
 
-def nested(scale: Tensor, codes: Tensor) -> Tensor:
-    """Scales of blocks (rows, blocks) times codes of groups (rows, groups)."""
-    return scale.repeat_interleave(codes.shape[1] // scale.shape[1], 1) * codes
-
-
 def codes(grid: Grid, weight: Tensor) -> Tensor:
     """The nearest codes of a matrix (rows, width)."""
     parts = grouped(weight, grid.format)
@@ -107,14 +107,6 @@ def grouped(weight: Tensor, format_: Format) -> Tensor:
     return weight.reshape(weight.shape[0], -1, format_.group if format_.group != ROW else weight.shape[1])
 
 
-def half(x: Tensor) -> Tensor:
-    """The nearest 16-bit numbers, in 32 bits."""
-    return x.clamp(-65504, 65504).half().float()
-
-
-# --- fitting
-
-
 def fit(format_: Format, weight: Tensor, importance: Tensor | None = None, *, tries: int = 0) -> Grid:
     """Steps and floors for a matrix (rows, width): from the ends of each group, or the best of so many narrower ones.
 
@@ -126,92 +118,7 @@ def fit(format_: Format, weight: Tensor, importance: Tensor | None = None, *, tr
     step, floor = searched(parts, weights, (step, floor), format_, tries)
     if not format_.nested:
         return Grid(format_, half(step), None if floor is None else half(floor))
-    return nested_grid(format_, step, floor)
-
-
-def ends(parts: Tensor, format_: Format) -> tuple[Tensor, Tensor | None]:
-    """Steps that reach each group's largest weight; it takes the end of the codes that has one more, where one has."""
-    far = parts.gather(-1, parts.abs().argmax(-1, keepdim=True))[..., 0]
-    return (far.abs() / format_.high if -format_.low == format_.high else far / format_.low), None
-
-
-def ends_with_floor(parts: Tensor, format_: Format) -> tuple[Tensor, Tensor | None]:
-    """Steps and floors from the smallest weight to the largest; K-quants' floors are never above 0."""
-    low, high = parts.amin(-1), parts.amax(-1)
-    low = low.clamp(max=0) if format_.nested else low
-    return (high - low).clamp(min=0) / format_.high, low
-
-
-def searched(
-    parts: Tensor, weights: Tensor, begun: tuple[Tensor, Tensor | None], format_: Format, tries: int
-) -> tuple[Tensor, Tensor | None]:
-    """Of steps narrower by and by, each then refitted by least squares, the one with the smallest weighted error."""
-    step, floor = begun
-    best, best_step, best_floor = error(parts, weights, step, floor, format_), step, floor
-    for at in range(tries):
-        share = 1.05 - 0.5 * at / tries
-        narrow = None if floor is None else floor * min(share, 1.0)
-        now, low = refitted(parts, weights, step * share, narrow, format_)
-        found = error(parts, weights, now, low, format_)
-        better = found < best
-        best, best_step = torch.where(better, found, best), torch.where(better, now, best_step)
-        if low is not None and best_floor is not None:
-            best_floor = torch.where(better, low, best_floor)
-    return best_step, best_floor
-
-
-def nearest(parts: Tensor, step: Tensor, floor: Tensor | None, format_: Format) -> Tensor:
-    """Codes of groups (rows, groups, group) for these steps and floors."""
-    shifted = parts if floor is None else parts - floor[..., None]
-    safe = torch.where(step == 0, 1.0, step)[..., None]
-    return (shifted / safe).round().clamp(format_.low, format_.high)
-
-
-def error(parts: Tensor, weights: Tensor, step: Tensor, floor: Tensor | None, format_: Format) -> Tensor:
-    """Weighted squared error of each group, (rows, groups)."""
-    made = nearest(parts, step, floor, format_) * step[..., None]
-    made = made if floor is None else made + floor[..., None]
-    return ((made - parts).square() * weights).sum(-1)
-
-
-def refitted(
-    parts: Tensor, weights: Tensor, step: Tensor, floor: Tensor | None, format_: Format
-) -> tuple[Tensor, Tensor | None]:
-    """The best step (and floor) for the codes that these give: weighted least squares."""
-    code = nearest(parts, step, floor, format_)
-    squares, cross = (weights * code * code).sum(-1), (weights * code * parts).sum(-1)
-    if floor is None:
-        return torch.where(squares > 0, cross / squares.clamp(min=1e-30), step), None
-    total, mass, sums = weights.sum(-1), (weights * code).sum(-1), (weights * parts).sum(-1)
-    spread = total * squares - mass * mass
-    good = spread > 1e-12 * total * squares.clamp(min=1e-30)
-    new = torch.where(good, (total * cross - mass * sums) / torch.where(good, spread, 1.0), step)
-    low = torch.where(good, (sums - new * mass) / total.clamp(min=1e-30), floor)
-    if format_.nested:  # floors above 0 cannot be written: the step alone is fitted there
-        alone = torch.where(squares > 0, cross / squares.clamp(min=1e-30), step)
-        new, low = torch.where(low > 0, alone, new), low.clamp(max=0)
-    return new, low
-
-
-def nested_grid(format_: Format, step: Tensor, floor: Tensor | None) -> Grid:
-    """Steps (and floors) of groups as codes under one 16-bit number a block."""
-    groups = format_.block // format_.group
-    inner = step.reshape(step.shape[0], -1, groups)
-    if format_.scale_low < 0:
-        far = inner.gather(-1, inner.abs().argmax(-1, keepdim=True))[..., 0]
-        scale = half(far / format_.scale_low)
-    else:
-        scale = half(inner.clamp(min=0).amax(-1) / format_.scale_high)
-    steps = whole(inner, scale, format_.scale_low, format_.scale_high).reshape(step.shape)
-    if floor is None:
-        return Grid(format_, scale, steps=steps)
-    depth = (-floor).clamp(min=0).reshape(step.shape[0], -1, groups)
-    base = half(depth.amax(-1) / format_.scale_high)
-    floors = whole(depth, base, 0, format_.scale_high).reshape(step.shape)
-    return Grid(format_, scale, base, steps, floors)
-
-
-def whole(values: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
-    """Values of blocks (rows, blocks, groups) as whole multiples of their block's scale."""
-    safe = torch.where(scale == 0, 1.0, scale)[..., None]
-    return torch.where(scale[..., None] == 0, torch.zeros_like(values), values / safe).round().clamp(low, high)
+    scales = begun(format_, step, floor)
+    for _ in range(tries // TRIES_A_ROUND):
+        scales = polished(parts, weights, scales, format_)
+    return Grid(format_, scales.scale, scales.base, scales.steps, scales.floors)

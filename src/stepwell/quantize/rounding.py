@@ -7,7 +7,7 @@ from torch import Tensor
 from stepwell.quantize.formats import Format
 from stepwell.quantize.grids import Coded, fit, rounded
 
-TRIES = 20
+TRIES = 30
 
 
 def nearest(weight: Tensor, format_: Format) -> Coded:
