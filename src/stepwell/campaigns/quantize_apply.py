@@ -16,15 +16,16 @@ from stepwell.campaigns.quantize_task import Task, tokens
 from stepwell.distill import student
 from stepwell.distill.student import Model
 from stepwell.errors import DistillError
-from stepwell.quality.files import sha256_of
 from stepwell.quantize import apply
-from stepwell.quantize.compressed import to_compressed
+from stepwell.quantize.compressed import placed, to_compressed
+from stepwell.quantize.engine import Text
 from stepwell.quantize.export import to_gguf
 from stepwell.quantize.formats import FORMATS, PLAIN
 from stepwell.quantize.manifest import shelve
 from stepwell.quantize.network import matrices
 from stepwell.quantize.recipe import Recipe, Rule, chosen, num_bytes
-from stepwell.quantize.verify import verified
+from stepwell.quantize.verify import verified, verified_folder
+from stepwell.verified import Manifest
 
 if TYPE_CHECKING:
     from stepwell.quantize.grids import Coded
@@ -48,7 +49,7 @@ class Made(Struct, frozen=True, kw_only=True):
     formats: dict[str, int]
     """How many matrices have which."""
     passed: bool = True
-    """Whether what the engine makes of it is what was meant; a folder of compressed-tensors is not asked."""
+    """Whether what the engine makes of it is what was meant; of compressed-tensors that is transformers."""
     complaints: tuple[str, ...] = ()
     figures: dict[str, float] = {}
     """Of the verification."""
@@ -72,7 +73,7 @@ def applied(
     formats = dict(Counter(rule.format for rule in rules.values()))
     if wanted == GGUF:
         return as_gguf(Written(folder, model, task, seed, bits, formats), coded, kind, out)
-    return as_compressed(folder, coded, out, bits, formats)
+    return as_compressed(Written(folder, model, task, seed, bits, formats), coded, out)
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,24 @@ def engine_of(rules: Iterable[Rule]) -> str:
 def as_gguf(of: Written, coded: Mapping[str, Coded], kind: str, out: Path) -> Made:
     """A GGUF file, placed with its manifest."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    rows = some(of.task.search, NUM_VERIFIED, of.seed)
-    texts = [(of.model.prompt_ids(row.prompt), of.model.text_ids(row.completion)) for row in rows]
+    texts, corpus = compared(of)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as new:
         file = to_gguf(of.folder, Path(new) / out.name, kind, coded=coded, name=of.folder.name)
-        corpus = [text for row in rows for text in (row.prompt, row.completion)]
         told = verified(file, of.folder, of.model, texts, coded=coded, corpus=corpus)
         if told.passed:
             shelve(file, out.parent)
+    return told_of(of, out, told)
+
+
+def compared(of: Written) -> tuple[list[Text], list[str]]:
+    """What the engine is compared on: rows of the search split as token ids, and their texts."""
+    rows = some(of.task.search, NUM_VERIFIED, of.seed)
+    texts = [(of.model.prompt_ids(row.prompt), of.model.text_ids(row.completion)) for row in rows]
+    return texts, [text for row in rows for text in (row.prompt, row.completion)]
+
+
+def told_of(of: Written, out: Path, told: Manifest) -> Made:
+    """What was made, by its manifest."""
     return Made(
         file=str(out),
         sha256=told.sha256,
@@ -140,8 +151,13 @@ def as_gguf(of: Written, coded: Mapping[str, Coded], kind: str, out: Path) -> Ma
     )
 
 
-def as_compressed(folder: Path, coded: Mapping[str, Coded], out: Path, bits: float, formats: dict[str, int]) -> Made:
-    """A folder as vLLM and transformers read it."""
-    weights = to_compressed(folder, out, coded) / "model.safetensors"
-    size = weights.stat().st_size
-    return Made(file=str(out), sha256=sha256_of(weights), num_bytes=size, bits=bits, formats=formats)
+def as_compressed(of: Written, coded: Mapping[str, Coded], out: Path) -> Made:
+    """A folder as vLLM and transformers read it, with its manifest inside."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    texts, corpus = compared(of)
+    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as new:
+        made = to_compressed(of.folder, Path(new) / out.name, coded)
+        told = verified_folder(made, of.folder, of.model, texts, coded, corpus=corpus)
+        if told.passed:
+            placed(made, out)
+    return told_of(of, out, told)

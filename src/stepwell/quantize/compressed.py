@@ -38,15 +38,14 @@ Tensors = dict[str, NDArray[Any]]
 def to_compressed(folder: Path, out: Path, coded: Mapping[str, Coded]) -> Path:
     """Write `out`, whole or not at all: the folder with codes (short names) in place of those weights.
 
-    What was there lies in `.NAME.old` until the new folder is in its place. Raises DistillError for codes of another format, shape or place than compressed-tensors and vLLM have, for weights
-    that are damaged, and where `out` holds something else.
+    What was there lies in `.NAME.old` until the new folder is in its place. Raises DistillError for codes of another
+    format, shape or place than compressed-tensors and vLLM have, for damaged weights, and where `out` is no model.
     """
     config = told(folder / "config.json")
     placeable(coded, config, folder)
-    if out.exists() and not (out / "config.json").is_file():
-        raise DistillError("is there already, and is no model", file=str(out))
+    replaceable(out)
     made = tensors(folder, coded, tied=bool(config.get("tie_word_embeddings")))
-    new, old = (out.with_name(f".{out.name}.{which}") for which in ("new", "old"))
+    new = out.with_name(f".{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     for file in folder.iterdir():
@@ -58,6 +57,19 @@ def to_compressed(folder: Path, out: Path, coded: Mapping[str, Coded]) -> Path:
     save_file(made, new / "model.safetensors", {"format": "pt"})
     with (new / "model.safetensors").open("rb") as written:
         os.fsync(written.fileno())
+    return placed(new, out)
+
+
+def replaceable(out: Path) -> None:
+    """Raise DistillError where something else than a model lies there."""
+    if out.exists() and not (out / "config.json").is_file():
+        raise DistillError("is there already, and is no model", file=str(out))
+
+
+def placed(new: Path, out: Path) -> Path:
+    """Put a folder in the place of another. Raises DistillError where that is no model."""
+    replaceable(out)
+    old = out.with_name(f".{out.name}.old")
     if out.exists():
         shutil.rmtree(old, ignore_errors=True)
         out.rename(old)
