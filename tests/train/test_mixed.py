@@ -26,11 +26,11 @@ FORMATS = ("Q8_0", "Q4_K", "Q2_K")
 
 
 class Case:
-    def __init__(self, folder: Path, *, tied: bool = True, hidden: int = 256) -> None:
+    def __init__(self, folder: Path, *, tied: bool = True, hidden: int = 256, sure: float = 3) -> None:
         section = StudentSection(hidden=hidden, layers=2, heads=2, kv_heads=1, inner=256, context=128, tied=tied)
         self.model = student.create(section, words(folder), 0)
         with torch.no_grad():  # trained weights make sharper guesses than new ones
-            self.model.module.embed_tokens.weight.mul_(3)
+            self.model.module.embed_tokens.weight.mul_(sure)
         texts = [(self.model.prompt_ids(each.prompt), self.model.text_ids(each.completion)) for each in rows(4)]
         self.batches = laid(texts, pad=self.model.words.pad, rows=4)
         self.shelf: Shelf = shelf(self.model, measured(self.model, self.batches[:1]))
@@ -161,3 +161,18 @@ def test_what_lies_before_a_layer_is_not_computed_again(case: Case) -> None:
     for hook in hooks:
         hook.remove()
     assert set(seen) == {1}
+
+
+def test_a_model_that_is_sure_of_everything_is_coded_too(tmp_path: Path) -> None:
+    sure = Case(tmp_path, sure=8)
+    assert torch.isfinite(sure.shelf.weight("layers.0.mlp.up_proj.weight", Rule("Q4_K"))).all()
+
+
+def test_a_model_with_a_damaged_weight_is_refused(tmp_path: Path) -> None:
+    damaged = Case(tmp_path)
+    with torch.no_grad():
+        damaged.model.module.layers[0].mlp.up_proj.weight[3, 4] = float("nan")
+    with pytest.raises(DistillError, match=r"layers.0.mlp.up_proj.weight holds NaN"):
+        measured(damaged.model, damaged.batches[:1])
+    with pytest.raises(DistillError, match=r"layers.0.mlp.up_proj.weight holds NaN"):
+        shelf(damaged.model, None).weight("layers.0.mlp.up_proj.weight", Rule("Q4_K", "round"))

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from stepwell.errors import DistillError
 from stepwell.quantize import gptq
 from stepwell.quantize.calibrate import Tokens, measured
 from stepwell.quantize.curvature import Calibration
 from stepwell.quantize.formats import PLAIN, format_of
 from stepwell.quantize.grids import Coded, fit
-from stepwell.quantize.network import Network, matrices
+from stepwell.quantize.network import Network, check_numbers, matrices
 from stepwell.quantize.recipe import Recipe, Rule, chosen
 from stepwell.quantize.rounding import TRIES, clipped, nearest
 
@@ -50,8 +49,7 @@ def applied(
 
 def coded(name: str, weight: Tensor, rule: Rule, calibration: Calibration | None) -> Coded:
     """One matrix by its rule. Raises DistillError for weights that are no numbers."""
-    if not torch.isfinite(weight).all():
-        raise DistillError(f"{name} holds NaN or infinite weights: the model is damaged, train or fetch it again")
+    check_numbers(name, weight)
     format_ = format_of(rule.format)
     if rule.method in BLIND or calibration is None:
         return nearest(weight, format_)

@@ -17,7 +17,7 @@ from stepwell.errors import DistillError
 from stepwell.quantize.curvature import MATRIX, Own, Term
 from stepwell.quantize.curvature import Calibration as Calibration  # noqa: PLC0414 - what this file measures
 from stepwell.quantize.heard import Notes, listening, slopes
-from stepwell.quantize.network import EMBEDDING, HEAD, Network, matrices
+from stepwell.quantize.network import EMBEDDING, HEAD, Network, check_numbers, matrices
 
 WIDE = 2048
 """Of matrices with more rows R is taken as diagonal: what falls outside is large, and brings little."""
@@ -75,10 +75,15 @@ def side_by_side(texts: Sequence[tuple[list[int], list[int]]], pad: int) -> Toke
 
 
 def measured(network: Network, batches: Sequence[Tokens]) -> Calibration:
-    """Let the texts pass, and draw what the model would say. Raises DistillError where there are none."""
+    """Let the texts pass, and draw what the model would say.
+
+    Raises DistillError where there are none, and for a model whose weights are no numbers.
+    """
     if not any(batch.num_scored for batch in batches):
         raise DistillError("there are no calibration texts: give rows with prompts and completions")
     weights = matrices(network)
+    for name, weight in weights.items():
+        check_numbers(name, weight)
     vocabulary, width = weights[EMBEDDING].shape
     reads = torch.cat([batch.ids[batch.real] for batch in batches]).bincount(minlength=vocabulary)
     most = reads.topk(min(OWN_NUMBERS // width**2, vocabulary))

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stepwell.errors import DistillError
 from stepwell.quantize.curvature import Own, Term
 from stepwell.quantize.grids import Coded, Grid
 
@@ -118,9 +119,17 @@ def by_columns(left: Floats, step: Floats, floor: Floats | None, inner: Floats, 
 
 
 def factor(moments: Tensor, damping: float) -> Tensor:
-    """The upper Cholesky factor of the damped moments' inverse."""
+    """The upper Cholesky factor of the damped moments' inverse; damped more where rounding made them indefinite.
+
+    Raises DistillError for moments that are no numbers.
+    """
     whole = moments.double()
-    extra = damping * whole.diagonal().mean().clamp(min=1e-30)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(whole + extra * torch.eye(len(whole), dtype=whole.dtype)))
-    upper: Tensor = torch.linalg.cholesky(inverse, upper=True).float()
+    extra = damping * whole.diagonal().mean().clamp(min=1e-30) * torch.eye(len(whole), dtype=whole.dtype)
+    if not torch.isfinite(whole).all():
+        raise DistillError("what a matrix reads is NaN or infinite: the model is damaged, train or fetch it again")
+    lower, failed = torch.linalg.cholesky_ex(whole + extra)
+    while failed:  # moments summed in 16 bits, of a model that is sure of nearly everything
+        extra = 4 * extra
+        lower, failed = torch.linalg.cholesky_ex(whole + extra)
+    upper: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True).float()
     return upper

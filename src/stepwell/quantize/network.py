@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from stepwell.errors import DistillError
+
 EMBEDDING, HEAD = "embed_tokens.weight", "lm_head.weight"
 MATRIX = 2
 
@@ -53,3 +55,9 @@ def swapped(network: Network, weights: Mapping[str, Tensor]) -> Iterator[None]:
         with torch.no_grad():
             for name, weight in held.items():
                 own[name].copy_(weight)
+
+
+def check_numbers(name: str, weight: Tensor) -> None:
+    """Raise DistillError for a weight that holds NaN or infinity."""
+    if not torch.isfinite(weight).all():
+        raise DistillError(f"{name} holds NaN or infinite weights: the model is damaged, train or fetch it again")
