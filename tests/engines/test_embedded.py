@@ -14,9 +14,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import gguf
 import pytest
 
 from conftest import WRITER
+from stepwell import config as configuration
 from stepwell.config import EmbeddedEngine
 from stepwell.engines.embedded import Embedded
 from stepwell.errors import ConfigError, EngineRefusal, EngineUnavailable
@@ -159,6 +161,44 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(WRITER.read_bytes()[:50_000])
     with pytest.raises(ConfigError, match=r"cut\.gguf.*cannot load"):
         Embedded("writer", EmbeddedEngine(path=str(tmp_path / "cut.gguf")))
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16", "q8_0", "q5_1", "q4_0"])
+async def test_keys_and_values_may_be_kept_less_exactly(kind: Any) -> None:
+    config = EmbeddedEngine(path=str(WRITER), threads=1, batch_threads=2, slots=2, cache_type_k=kind, cache_type_v=kind)
+    engine = Embedded("writer", config)
+    assert "Amber Fox" in text(await said(engine))
+    await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("more", "field", "what"),
+    [
+        ({"flash_attention": "off", "cache_type_v": "q8_0"}, "flash_attention", "need flash attention"),
+        ({"slots": 64, "batch_tokens": 32}, "batch_tokens", "at least 64"),
+        ({"engine": "openvino", "cache_type_k": "q5_1"}, "cache_type_k", "OpenVINO has no q5_1"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_said(more: dict[str, Any], field: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=what) as caught:
+        Embedded("writer", EmbeddedEngine(path=str(WRITER), **more))
+    assert caught.value.field == field
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in more.items())
+    with pytest.raises(ConfigError, match=what) as caught:
+        configuration.parse(f'[engines.w]\ntype = "embedded"\npath = "w.gguf"\n{lines}')
+    assert caught.value.field == f"engines.w.{field}"
+    assert caught.value.line > 3
+
+
+def test_heads_that_no_rounded_cache_fits_are_said(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "narrow.gguf", "llama")
+    writer.add_embedding_length(96)
+    writer.add_head_count(4)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ConfigError, match="heads are 24 wide, and q8_0 takes 32"):
+        Embedded("narrow", EmbeddedEngine(path=str(tmp_path / "narrow.gguf"), cache_type_k="q8_0"))
 
 
 async def test_llama_cpps_own_port_is_locked(writer: Embedded) -> None:

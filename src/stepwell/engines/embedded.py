@@ -34,6 +34,8 @@ CALLS: dict[Kind, str] = {
     "completion": "handle_completions",
     "embedding": "handle_embeddings",
 }
+CACHE_BLOCK = 32
+"""Numbers that share a scale in every rounded cache type."""
 FLASH = {"auto": -1, "off": 0, "on": 1}
 CLOSE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """White space as json.dumps writes it, in the words of llguidance, which the wheel is built with."""
@@ -164,12 +166,29 @@ def loaded(config: EmbeddedEngine) -> Any:  # noqa: ANN401
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ConfigError("this is not a GGUF file", file=str(path), field="path")
+    check_cache(config)
     import xllamacpp  # noqa: PLC0415 - heavy, and only where a model is embedded
 
     try:
         return xllamacpp.Server(params(xllamacpp.CommonParams(), config))
     except RuntimeError as error:
         raise ConfigError(f"llama.cpp cannot load it ({error})", file=str(path), field="path") from error
+
+
+def check_cache(config: EmbeddedEngine) -> None:
+    """Raise ConfigError where keys or values are no multiple of the blocks that the cache would keep them in."""
+    kinds = {"cache_type_k": config.cache_type_k, "cache_type_v": config.cache_type_v}
+    rounded = {key: kind for key, kind in kinds.items() if kind.startswith("q")}
+    if not rounded:
+        return
+    about = header(Path(config.path))
+    fields = {name.removeprefix(f"{about.architecture}."): value for name, value in about.fields.items()}
+    usual = fields.get("embedding_length", 0) // max(1, fields.get("attention.head_count", 1))
+    for key, kind in rounded.items():
+        width = fields.get("attention.key_length" if key.endswith("k") else "attention.value_length", usual)
+        if width % CACHE_BLOCK:
+            what = f"this model's heads are {width} wide, and {kind} takes {CACHE_BLOCK} at a time: say f16"
+            raise ConfigError(what, file=config.path, field=key)
 
 
 def params(given: Any, config: EmbeddedEngine) -> Any:  # noqa: ANN401
