@@ -1,7 +1,7 @@
 """What anybody would take: a model in each of llama.cpp's presets, from the smallest file up.
 
-A preset is the mix of formats that `llama-quantize` makes of its name, and, as `pure`, one format for every matrix,
-with importances from the task's own calibration texts ("imatrix") and without.
+A preset is the mix of formats that `llama-quantize` makes of its name, and, as `pure`, one format for every matrix; the
+latter also with importances from the task's own calibration texts ("imatrix").
 """
 
 from __future__ import annotations
@@ -65,13 +65,12 @@ def read(name: str, file: Path, *, guided: bool = False) -> Preset:
 
 def ways() -> Iterator[tuple[str, str, bool, bool]]:
     """Name, preset, whether it is pure, and whether it has importances."""
-    for guided in (False, True):
-        end = " imatrix" if guided else ""
-        for kind in peers.PRESETS:
-            if guided or kind not in peers.GUIDED_ONLY:
-                yield f"{kind}{end}", kind, False, guided
-        for kind, format_ in PURE.items():
-            yield f"pure {format_}{end}", kind, True, guided
+    for kind in peers.PRESETS:
+        if kind not in peers.GUIDED_ONLY:
+            yield kind, kind, False, False
+    for kind, format_ in PURE.items():
+        yield f"pure {format_}", kind, True, False
+        yield f"pure {format_} imatrix", kind, True, True
 
 
 def importances_of(folder: Path, task: Task) -> Mapping[str, peers.Floats]:
