@@ -17,6 +17,7 @@ STYLE = (
     f".grid{{stroke:{LINE}}}.zero{{stroke:#7c7466}}.margin{{stroke:{MARK};stroke-dasharray:5 4}}"
     f".point{{fill:{INK};stroke:{INK}}}.preset{{fill:none;stroke:{PALE};stroke-width:1.6}}"
     f".bar{{stroke:{INK};stroke-width:1.3;opacity:.55}}.bar.preset{{stroke:{PALE}}}"
+    ".parent{fill:#7c7466;stroke:#7c7466}"
     f".winner{{fill:{MARK};stroke:{MARK}}}.bar.winner{{stroke:{MARK};opacity:1;stroke-width:2}}.won{{fill:{MARK}}}"
     f".frontier{{fill:none;stroke:{INK};stroke-width:1.4;opacity:.6}}"
     "@media(prefers-color-scheme:dark){.title,.name{fill:#e9e3d6}.grid{stroke:#2b313b}.point{fill:#4aa9ee;stroke:#4aa9ee}"
@@ -25,7 +26,7 @@ STYLE = (
 MEGA, KILO = 1e6, 1e3
 ROOM = 0.06
 """Of a span, beyond its ends."""
-NUM_TICKS = 4
+NUM_TICKS, MOST_TICKS = 4, 6
 SCALE = {"bleu": 1.0, "right": 100.0}
 UNIT = {"bleu": "BLEU", "right": "% right"}
 
@@ -50,16 +51,17 @@ class Axis(Struct, frozen=True):
 
     @property
     def ticks(self) -> list[float]:
-        """Round numbers."""
-        if self.log:
-            inner = (
-                mantissa * 10.0**power
-                for power in range(floor(log10(self.low)), ceil(log10(self.high)))
-                for mantissa in (1, 2, 5)
-            )
-            return [each for each in inner if self.low <= each <= self.high]
+        """Round numbers: of a logarithmic axis 1, 2 and 5 of every power, of a long one 1 alone."""
         step = rounded((self.high - self.low) / NUM_TICKS)
-        return [step * each for each in range(ceil(self.low / step), floor(self.high / step) + 1)]
+        even = [step * each for each in range(ceil(self.low / step), floor(self.high / step) + 1)]
+        if not self.log:
+            return even
+        powers = [10.0**power for power in range(floor(log10(self.low)), ceil(log10(self.high)))]
+        for mantissas in ((1, 2, 5), (1,)):
+            found = [one * each for each in powers for one in mantissas if self.low <= one * each <= self.high]
+            if len(found) <= MOST_TICKS:
+                break
+        return found if len(found) > NUM_TICKS / 2 else even
 
 
 def rounded(step: float) -> float:
@@ -144,11 +146,12 @@ def legend() -> Iterator[str]:
     """What the marks mean."""
     for x, kind, said in (
         (30, "winner", "the winner"),
-        (130, "point", "tried"),
-        (200, "preset", "one format for all, rounded"),
+        (118, "point", "tried"),
+        (174, "preset", "one format for all, rounded"),
+        (366, "parent", "16 bits"),
     ):
         yield f'<circle class="{kind}" cx="{x}" cy="54" r="4.5"/>{label(x + 10, 58, said)}'
-    yield line(390, 54, 416, 54, "margin") + label(422, 58, "the margin: lower bounds must lie above")
+    yield line(442, 54, 468, 54, "margin") + label(474, 58, "the margin: lower bounds must lie above")
 
 
 def first(point: Point) -> Difference:
@@ -171,6 +174,9 @@ def scores(panel: Panel, points: Sequence[Point], parent: Point, winner: str) ->
     yield from frame(panel, x, y, f"{UNIT[first(points[0]).metric]} against the parent")
     yield line(panel.left, y.at(0), panel.left + panel.wide, y.at(0), "zero")
     yield line(panel.left, y.at(-margin), panel.left + panel.wide, y.at(-margin), "margin")
+    if panel.across(parent) > 0:
+        told = f"<title>{parent.num_bytes:,} bytes, 16 bits a weight</title>"
+        yield f'<circle class="parent" cx="{x.at(panel.across(parent)):.1f}" cy="{y.at(0):.1f}" r="4.5">{told}</circle>'
     for each in sorted(shown, key=lambda each: each.name == winner):
         yield from mark(each, x.at(panel.across(each)), y, winner)
 
@@ -229,7 +235,7 @@ def frame(panel: Panel, x: Axis, y: Axis, up: str) -> Iterator[str]:
         yield label(panel.left - 6, y.at(value) + 4, number(value), "end")
     last = float("-inf")
     for value in x.ticks:
-        if x.at(value) - last > 34:  # noqa: PLR2004 - a label's width
+        if x.at(value) - last > LETTER_PX * len(number(value)) + 8:
             last = x.at(value)
             yield line(last, panel.bottom, last, panel.bottom + 4, "zero")
             yield label(last, panel.bottom + 17, number(value), "middle")
