@@ -55,6 +55,8 @@ WRITER, TASKS = Path("models/house-writer"), Path("runs/tasks")
 BITS = 3.6
 INT3 = Format("int3_g32", 32, 0, 7, 32, 0, floors=True)
 NUM_CALIBRATION, NUM_SENSITIVITY, NUM_REPAIR = 256, 48, 96
+NUM_TEST = 630
+"""As many as E2E's test set has."""
 REPAIR_S = 120.0
 QUICK = 12
 SEED = 0
@@ -117,11 +119,11 @@ def writer(*, quick: bool) -> Case:
 def students(*, quick: bool) -> list[Case]:
     """The students of tasks that are trained."""
     found = []
-    for folder in sorted(TASKS.glob("*/student/model.safetensors")):
-        task = quantize_task.load(folder.parent.parent.name)
-        model = student.load(folder.parent)
+    for weights in sorted(TASKS.glob("*/run/student/model.safetensors")):
+        task, folder = quantize_task.load(weights.parents[2].name), weights.parent
+        model = student.load(folder)
         parts = [[(row.prompt, row.completion) for row in rows] for rows in (task.calibration, task.search, task.gate)]
-        found.append(case(task.name, folder.parent, model, (parts[0], parts[1], parts[2]), quick=quick))
+        found.append(case(task.name, folder, model, (parts[0], parts[1], parts[2]), quick=quick))
     return found
 
 
@@ -129,7 +131,7 @@ def case(
     name: str, folder: Path, model: student.Model, parts: tuple[Sequence[tuple[str, str]], ...], *, quick: bool
 ) -> Case:
     """A model and so many texts of each part, by chance, the same every time."""
-    most = (NUM_CALIBRATION, NUM_REPAIR, len(parts[2]))
+    most = (NUM_CALIBRATION, NUM_REPAIR, NUM_TEST)
     texts = [
         Random(SEED).sample(list(part), min(QUICK if quick else num, len(part)))
         for part, num in zip(parts, most, strict=True)

@@ -21,8 +21,8 @@ from stepwell.quantize.recipe import Method, Recipe, Rule, bits
 from stepwell.quantize.resume import Past
 from stepwell.quantize.shelf import Shelf
 
-GGUF = ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0", "Q3_K", "Q2_K")
-"""Formats that are tried where rows are multiples of 256."""
+GGUF = ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q2_K")
+"""Formats that are tried where rows are multiples of 256; Q4_0 takes what Q4_K takes, and loses more."""
 NARROW = ("Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 """Formats of 32 weights."""
 Watch = Callable[[int, int, str], None]
