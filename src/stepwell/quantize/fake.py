@@ -18,13 +18,16 @@ import torch
 from torch import Tensor
 
 from stepwell.quantize import grids
+from stepwell.quantize.fitting import better, ends, ends_with_floor, error, refitted
 from stepwell.quantize.formats import FORMATS, PLAIN, Format
-from stepwell.quantize.grids import Coded
+from stepwell.quantize.grids import Coded, Grid
+from stepwell.quantize.nesting import begun as nested
+from stepwell.quantize.nesting import half
 from stepwell.quantize.network import Network, matrices, short
 from stepwell.quantize.recipe import Recipe, chosen
 
-TRIES = 2
-"""Narrower steps tried for each group, every time: more cost more than they bring."""
+SHARES = (1.05, 0.8)
+"""Of each group's span, tried beside all of it, in every step: more would cost more than it brings."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Fake:
     def name(self) -> str:
         """What a run with it is known by."""
         said = sorted((name, each.name) for name, each in self.formats.items())
-        return sha256(msgspec.json.encode([said, TRIES])).hexdigest()
+        return sha256(msgspec.json.encode([said, len(SHARES)])).hexdigest()
 
     def __call__(self, name: str, weight: Tensor) -> Tensor:
         """Rounded, with gradients straight through."""
@@ -69,7 +72,28 @@ class Through(torch.autograd.Function):
 
 def on_grid(format_: Format, weight: Tensor) -> Coded:
     """A matrix's codes: the same for the same weights, wherever and whenever."""
-    return grids.rounded(grids.fit(format_, weight, tries=TRIES), weight)
+    return grids.rounded(quick(format_, weight), weight)
+
+
+def quick(format_: Format, weight: Tensor) -> Grid:
+    """A grid by the ends of each group or, where that is nearer, by least squares from narrower ones.
+
+    What `grids.fit` finds is nearer still, and may change as it learns; this is what models are trained for.
+    """
+    parts = grids.grouped(weight.float(), format_)
+    alike = torch.ones_like(parts)
+    begun = best = (ends_with_floor if format_.floors else ends)(parts, format_)
+    least = error(parts, alike, *best, format_)
+    for share in SHARES:
+        floor = None if begun[1] is None else begun[1] * min(share, 1.0)
+        tried = refitted(parts, alike, begun[0] * share, floor, format_)
+        found = error(parts, alike, *tried, format_)
+        best, least = better(best, tried, found < least), torch.minimum(found, least)
+    step, floor = best
+    if not format_.nested:
+        return Grid(format_, half(step), None if floor is None else half(floor))
+    scales = nested(format_, step, floor)
+    return Grid(format_, scales.scale, scales.base, scales.steps, scales.floors)
 
 
 def inside(coded: Coded, weight: Tensor, made: Tensor) -> Tensor:
