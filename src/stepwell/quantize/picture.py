@@ -27,6 +27,7 @@ MEGA, KILO = 1e6, 1e3
 ROOM = 0.06
 """Of a span, beyond its ends."""
 NUM_TICKS, MOST_TICKS = 4, 6
+LETTER_PX = 6.5
 SCALE = {"bleu": 1.0, "right": 100.0}
 UNIT = {"bleu": "BLEU", "right": "% right"}
 
