@@ -15,6 +15,7 @@ from stepwell.quantize.grids import Coded, fit
 from stepwell.quantize.network import Network, check_numbers, matrices
 from stepwell.quantize.recipe import Recipe, Rule, chosen
 from stepwell.quantize.rounding import TRIES, clipped, nearest
+from stepwell.quantize.scaling import scaled
 
 BLIND = {"round", "qat"}
 """Methods that need no texts."""
@@ -39,6 +40,9 @@ def applied(
     rules = {name: rule for name, rule in rules.items() if rule.format not in PLAIN}
     if calibration is None and any(rule.method not in BLIND for rule in rules.values()):
         calibration = measured(network, batches)
+    if calibration is not None and any(rule.method == "scale" for rule in rules.values()):
+        ready = scaled(network, weights, rules, calibration)
+        weights, calibration = ready.weights, ready.calibration
     made = {}
     for name, rule in rules.items():
         made[name] = coded(name, weights[name], rule, calibration)

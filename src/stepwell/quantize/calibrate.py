@@ -149,7 +149,7 @@ class Sums:
         for name, gradient in heard.gradients.items():
             slope = gradient[batch.real].float()
             if name == EMBEDDING:
-                self.add_read(batch.ids[batch.real], factor * slope)
+                self.add_read(batch, factor * slope)
             else:
                 plus(self.rows, name, coupling(slope))
                 self.add_inputs(name, heard.inputs[name][batch.real].float(), slope.square().sum(1))
@@ -164,13 +164,19 @@ class Sums:
         plus(self.squares, name, x.square().sum(0))
         plus(self.columns, name, (x * weight[:, None]).T @ x)
 
-    def add_read(self, ids: Tensor, slope: Tensor) -> None:
-        """Gradients at what the embedding gave for these tokens."""
-        moments = slope.T @ slope
+    def add_read(self, batch: Tokens, slope: Tensor) -> None:
+        """Gradients at what the embedding gave; a common token's add up within a text, as its error does."""
+        moments = square(slope)
         self.read = moments if self.read is None else self.read + moments
-        own = self.own.setdefault(EMBEDDING, {})
+        own, ids = self.own.setdefault(EMBEDDING, {}), batch.ids[batch.real]
+        text = batch.real.nonzero()[:, 0]
         for token in self.common:
-            plus(own, token, square(slope[ids == token]))
+            here = ids == token
+            plus(
+                own,
+                token,
+                square(slope.new_zeros(len(batch.ids), slope.shape[1]).index_add_(0, text[here], slope[here])),
+            )
 
     def add_head(self, hidden: Tensor, curvature: Tensor) -> None:
         """What the head reads where common tokens are likely, but not certain."""

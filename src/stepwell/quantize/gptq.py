@@ -20,7 +20,7 @@ from stepwell.quantize.curvature import Own, Term
 from stepwell.quantize.grids import Coded, Grid
 
 Floats = NDArray[np.float32]
-COLUMN_DAMPING, ROW_DAMPING = 0.03, 0.1
+COLUMN_DAMPING, ROW_DAMPING = 0.01, 0.1
 """Share of the mean diagonal that is added to it; more to R, which fewer tokens tell about."""
 COLUMNS, ROWS = 128, 32
 """So many are rounded before the rest of the matrix hears of their errors."""

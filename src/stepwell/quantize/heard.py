@@ -62,10 +62,15 @@ class Notes:
 def listening(network: Network) -> Iterator[Notes]:
     """Note every linear layer that runs; meanwhile no weight asks for gradients."""
     notes = Notes({}, {})
-    weights = {id(weight): name for name, weight in matrices(network).items()}
+    held = matrices(network)
+    weights = {id(weight): name for name, weight in held.items()}
     asked = [weight for weight in network.module.parameters() if weight.requires_grad]
     places = list(linears(network.module))
-    table = next(each for each in network.module.modules() if isinstance(each, nn.Embedding))
+    table = next(
+        each
+        for each in network.module.modules()
+        if isinstance(each, nn.Embedding) and each.weight is held.get(EMBEDDING)
+    )
     hook = table.register_forward_hook(partial(notes.read, table.weight))
     try:
         for weight in asked:
