@@ -183,3 +183,18 @@ def test_another_model_of_the_same_shape_is_seen(case: Case, tmp_path: Path) -> 
     )
     made = case.verified(to_gguf(other, tmp_path / "other.gguf"), codes=False)
     assert "far from the folder's" in made.complaints[0]
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "granite", "gemma3_text"])
+def test_other_architectures_are_verified_too(tmp_path: Path, kind: str) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16}
+    sizes |= {"query_pre_attn_scalar": 16} if "gemma" in kind else {}
+    folder = write_model(tmp_path / kind, kind, **sizes)
+    parent = student.load(folder)
+    held = {name: weight.detach() for name, weight in matrices(parent).items()}
+    coded = {name: rounded(fit(FORMATS["Q5_1"], each), each) for name, each in held.items()}
+    file = to_gguf(folder, tmp_path / "model.gguf", coded=coded)
+    ids = np.random.default_rng(0).integers(4, 300, (2, 40)).tolist()
+    made = verified(file, folder, parent, [(each[:10], each[10:]) for each in ids], coded=coded)
+    assert made.passed, made.complaints
+    assert made.figures["kl_parent"] > 0

@@ -52,8 +52,12 @@ def by_library(job: Job) -> tuple[Told, Floats]:
 def by_server(job: Job) -> tuple[Told, Floats]:
     """By the server, one token at a time."""
     held = server.opened(Path(job.file), max((len(a) + len(b) for a, b in job.texts), default=1), job.threads)
-    size = server.num_tokens(held)
-    rows = [server.logprobs(held, [*prompt, *rest[:at]], size) for prompt, rest in job.texts for at in range(len(rest))]
+    size, plain = server.num_tokens(held), server.tokenized(held, "a")[0]
+    rows = [
+        server.logprobs(held, [*prompt, *rest[:at]], size, plain)
+        for prompt, rest in job.texts
+        for at in range(len(rest))
+    ]
     told = Told(
         num_tokens=size,
         tokens=tuple(tuple(server.tokenized(held, text)) for text in job.strings),

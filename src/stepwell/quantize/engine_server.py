@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stepwell.errors import DistillError
 
 Floats = NDArray[np.float32]
+SURELY = 1e6
 KEY = token_hex(32)
 """Of the port that the server opens whether one wants it or not."""
 
@@ -36,14 +37,20 @@ def opened(file: Path, longest: int, threads: int = 1) -> Any:  # noqa: ANN401 -
         raise DistillError(f"llama.cpp cannot load it ({error})") from error
 
 
-def logprobs(server: Any, ids: Sequence[int], num_tokens: int) -> Floats:  # noqa: ANN401
-    """What follows these tokens: log-probabilities of the whole vocabulary. Raises DistillError."""
+def logprobs(server: Any, ids: Sequence[int], num_tokens: int, plain: int) -> Floats:  # noqa: ANN401
+    """What follows these tokens: log-probabilities of the whole vocabulary. Raises DistillError.
+
+    `plain` is a token that spells a letter. It is made to be the one that is picked: an end, or half a letter, would
+    be withheld and its probabilities with it. What is told is from before that.
+    """
     asked = {"prompt": list(ids), "n_predict": 1, "temperature": 0, "n_probs": num_tokens, "cache_prompt": True}
-    told = server.handle_completions(asked | {"post_sampling_probs": False})
-    if "choices" not in told:
-        raise DistillError(f"llama.cpp's server refuses: {told.get('error', told)}")
+    told = server.handle_completions(asked | {"post_sampling_probs": False, "logit_bias": [[plain, SURELY]]})
+    try:
+        content = told["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    except (KeyError, TypeError, IndexError) as error:
+        raise DistillError(f"llama.cpp's server refuses, or tells nothing: {told.get('error', told)}") from error
     made = np.full(num_tokens, np.nan, np.float32)
-    for each in told["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+    for each in content:
         made[each["id"]] = each["logprob"]
     if np.isnan(made).any():
         raise DistillError("llama.cpp's server did not tell the whole vocabulary's probabilities, or told NaN")
