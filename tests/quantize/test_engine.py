@@ -25,7 +25,7 @@ SAID = " The Mill is a French pub by the riverside."
 def texts() -> list[Text]:
     words = Tokenizer.from_file(str(WRITER / "tokenizer.json"))
     prompt, said = (words.encode(text, add_special_tokens=False).ids for text in (PROMPT, SAID))
-    return [([1, *prompt], said), ([1, *prompt[:3]], said[:2]), ([1], []), ([1], said[:1])]
+    return [([1, *prompt, 2], [*said, 3, 5]), ([1, *prompt[:3]], said[:2]), ([1], []), ([1], said[:1])]
 
 
 def test_library_and_server_say_the_same() -> None:
