@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -144,18 +144,19 @@ def one(name: str, budget_s: float) -> Told:
 
 
 def opened(made: tasks.Made, out: Path, budget_s: float) -> Bench:
-    """A task's bench. What was answered before by the same file is not asked again."""
+    """A task's bench. What was answered before by the same file is not asked again, nor is the same plan searched."""
     job = Job(
         model=made.student,
         task=made.task,
         margin=MARGIN[made.task.scorer == BLEU],
-        out=out / "search",
+        out=out,
         at_most=AT_MOST,
         budget_s=budget_s,
         cpu=True,
         train=partial(trained, rates=RATES),
     )
     (out / "said").mkdir(parents=True, exist_ok=True)
+    job = replace(job, out=out / f"search-{quantize.planned(job).sha256[:8]}")
     parent = to_gguf(made.student, out / "parent.gguf", "F16", name=made.task.name)
     return Bench(job, Results(out / "said", made.task.identity), parent)
 
