@@ -151,7 +151,7 @@ def parent_and_task(tmp_path: Path) -> tuple[Path, Task]:
 def test_training_begins_with_gptq_and_keeps_what_is_nearest(tmp_path: Path) -> None:
     parent, task = parent_and_task(tmp_path)
     recipe, out = uniform("Q2_K"), tmp_path / "out"
-    codes = quantize_train.trained(parent, recipe, task, out, 30.0, rates=(2e-3, 1e-9))
+    codes = quantize_train.trained(parent, recipe, task, out, 900.0, rates=(2e-3, 1e-9), most_steps=24)
     gptq, quick, still = json.loads((out / "trained.json").read_text())
     assert gptq["rate"] == 0
     assert quick["kl"] < gptq["kl"]
@@ -161,7 +161,7 @@ def test_training_begins_with_gptq_and_keeps_what_is_nearest(tmp_path: Path) -> 
     with swapped(model, {name: each.decoded() for name, each in codes.items()}):
         assert reference.of(model).kl == pytest.approx(quick["kl"], rel=1e-3)  # all but the codes is the parent's
     steps = len(curve(out / "rate-0.002"))
-    again = quantize_train.trained(parent, recipe, task, out, 30.0, rates=(2e-3, 1e-9))
+    again = quantize_train.trained(parent, recipe, task, out, 900.0, rates=(2e-3, 1e-9), most_steps=24)
     assert len(curve(out / "rate-0.002")) == steps
     assert all(torch.equal(again[name].codes, each.codes) for name, each in codes.items())
 

@@ -68,6 +68,7 @@ def trained(
     seconds: float,
     *,
     rates: Sequence[float] = RATES,
+    most_steps: int = MOST_STEPS,
     watch: Watch = lambda *_: None,
 ) -> Mapping[str, Coded]:
     """Codes of the recipe's matrices, the nearest to the parent that so many seconds bring; all else stays as it is.
@@ -82,7 +83,7 @@ def trained(
     reference = Reference(parent, tokens(parent, task.search[:NUM_JUDGED]))
     found = [Candidate(0.0, reference.of(model).kl)]
     lesson = Lesson(parent, fake(recipe, shapes_of(parent)), examples(task.calibration), reference, out)
-    steps = lesson.steps_within((end_s - monotonic()) / max(1, len(rates)))
+    steps = lesson.steps_within((end_s - monotonic()) / max(1, len(rates)), most_steps)
     for at, rate in enumerate(rates if steps >= LEAST_STEPS else ()):
         share_s = (end_s - monotonic()) / (len(rates) - at)
         told, weights = lesson.learned(of_rate(rate, steps), share_s, watch)
@@ -119,7 +120,7 @@ class Lesson:
     reference: Reference
     out: Path
 
-    def steps_within(self, seconds: float) -> int:
+    def steps_within(self, seconds: float, most: int) -> int:
         """How many steps so much time allows; written down, so that a run that goes on has as many."""
         kept, taken = self.out / STEPS, list[float]()
         if kept.is_file():
@@ -127,7 +128,7 @@ class Lesson:
         shutil.rmtree(self.out / TRIAL, ignore_errors=True)
         self.train(replace(PLAN, steps=TRIAL_STEPS), self.out / TRIAL, lambda _: taken.append(monotonic()))
         step_s = max(1e-6, (taken[-1] - taken[0]) / (len(taken) - 1))
-        steps = min(MOST_STEPS, int(SHARE * seconds / step_s))
+        steps = min(most, int(SHARE * seconds / step_s))
         lay(kept, msgspec.json.encode(steps))
         return steps
 
