@@ -124,15 +124,15 @@ def measure(*, quick: bool = False) -> dict[str, float]:
 
 
 def made(model: student.Model, texts: Sequence[engine_kl.Ids], folder: Path, iters: int) -> dict[str, Arm]:
-    """Ours and those that can be had; empty where nothing reads a compressed-tensors folder here."""
+    """Ours and those that can be had; the reason where one cannot is printed."""
     arms: dict[str, Arm] = {}
-    try:
-        for tool in PYTHONS:
+    for tool in PYTHONS:
+        try:
             arms[tool] = theirs(tool, texts, folder, iters)
-        for share in SHARES:
-            arms[called(share)] = ours(model, texts[::share], folder / f"ours-{share}")
-    except DistillError as error:
-        print(f"  {error}", flush=True)
+        except DistillError as error:
+            print(f"  {error}", flush=True)
+    for share in SHARES if arms else ():
+        arms[called(share)] = ours(model, texts[::share], folder / f"ours-{share}")
     return arms
 
 

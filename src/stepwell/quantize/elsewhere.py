@@ -17,6 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.errors import DistillError
+from stepwell.quantize.weights import told
+from stepwell.quantize.words import split_of
 
 SCRIPT = Path(__file__).with_name("elsewhere_run.py")
 Tool = Literal["llm-compressor", "autoround"]
@@ -101,7 +103,7 @@ def quantized(asked: Asked) -> Made:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        told = ran(asked, part)
+        took = ran(asked, part)
         made = found(asked, part)
         if made.is_dir():
             for name in TOKENIZER:
@@ -110,7 +112,7 @@ def quantized(asked: Asked) -> Made:
         kept(made, asked.out)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return Made(str(asked.out), size(asked.out), **msgspec.structs.asdict(told), needs=NEEDS.get(asked.scheme, ""))
+    return Made(str(asked.out), size(asked.out), **msgspec.structs.asdict(took), needs=NEEDS.get(asked.scheme, ""))
 
 
 def check(asked: Asked) -> None:
@@ -163,10 +165,10 @@ def ran(asked: Asked, part: Path) -> Told:
             except subprocess.TimeoutExpired as error:
                 what = f"{asked.tool} was not done after {asked.timeout_s:g} s: give it more time, or fewer texts"
                 raise DistillError(what) from error
-        told = Path(name) / "told.json"
-        if done.returncode or not told.is_file():
+        answer = Path(name) / "told.json"
+        if done.returncode or not answer.is_file():
             raise DistillError(f"{asked.tool} {ended(done.returncode)}; it said last:\n{last_lines(log)}")
-        return msgspec.json.decode(told.read_bytes(), type=Told)
+        return msgspec.json.decode(answer.read_bytes(), type=Told)
 
 
 def job_of(asked: Asked, part: Path) -> dict[str, object]:
@@ -176,6 +178,7 @@ def job_of(asked: Asked, part: Path) -> dict[str, object]:
         "tool": asked.tool,
         "scheme": f"GGUF:{asked.scheme}" if gguf else asked.scheme,
         "format": f"gguf:{asked.scheme.lower()}" if gguf else "auto_round",
+        "split": split_of(told(asked.model / "tokenizer.json").get("pre_tokenizer") or {}) if gguf else "",
         "model": str(asked.model.resolve()),
         "out": str(part.resolve()),
         "texts": asked.texts,

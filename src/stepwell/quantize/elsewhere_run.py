@@ -110,6 +110,8 @@ def autoround(job: dict[str, Any]) -> tuple[Any, Any]:
     from transformers import AutoTokenizer
 
     model, tokenizer, texts = loaded(job), AutoTokenizer.from_pretrained(job["model"]), job["texts"]
+    if job["split"]:
+        know(job["split"], job["model"])
     rows = padded(texts, tokenizer.pad_token_id or 0)
     asked = AutoRound(
         model,
@@ -125,6 +127,16 @@ def autoround(job: dict[str, Any]) -> tuple[Any, Any]:
         seed=job["seed"],
     )
     return lambda: asked.quantize_and_save(job["out"], format=job["format"]), lambda: None
+
+
+def know(split: str, model: str) -> None:
+    """Tell its GGUF writer how the tokenizer cuts texts: of itself it knows those of well-known models only."""
+    from auto_round.export.export_to_gguf.llama_cpp_conversion import get_conversion
+
+    get_conversion(model)  # which makes a module of its own importable
+    from conversion.base import TextModel
+
+    TextModel.get_vocab_base_pre = lambda *_: split
 
 
 def padded(texts: Ids, pad: int) -> list[dict[str, Any]]:

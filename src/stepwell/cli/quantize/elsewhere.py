@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from stepwell.quantize.elsewhere import Made
 
-NEEDED = {"tokenizers": "train", "jinja2": "train", "polars": "synth"}
+NEEDED = {"tokenizers": "train", "jinja2": "train", "gguf": "train", "numpy": "train", "polars": "synth"}
 TOOLS = ("llm-compressor", "autoround")
 NUM_ROWS = 512
 
