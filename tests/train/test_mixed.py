@@ -130,6 +130,15 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path, table: Table) -> None
         sensitivity.read(tmp_path / "table.json")
 
 
+def test_what_is_foreseen_goes_with_what_is_measured(case: Case, table: Table) -> None:
+    foreseen = sensitivity.predicted(case.shelf, formats=FORMATS)
+    measured_kl, kl = (torch.tensor([entry.kl for entry in each.entries]).log() for each in (table, foreseen))
+    assert torch.corrcoef(torch.stack([measured_kl, kl]))[0, 1] > 0.9
+    assert [entry.num_bytes for entry in foreseen.entries] == [entry.num_bytes for entry in table.entries]
+    with pytest.raises(DistillError, match="calibration"):
+        sensitivity.predicted(shelf(case.model, None))
+
+
 def test_repair_is_never_worse_and_never_dearer_and_the_same_every_time(case: Case, table: Table) -> None:
     budget = int(table.num_weights * 3.2 / 8)
     worst = {name: max(group, key=lambda each: each.loss) for name, group in table.choices().items()}

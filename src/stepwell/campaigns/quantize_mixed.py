@@ -60,7 +60,7 @@ class Mixed(Struct, frozen=True):
     """Joint: nats a token to the parent, on the rows that judged the single ones."""
     error: float
     kl_sum: float | None
-    """What the single ones add up to; None where others were quantized, too."""
+    """What the single ones add up to; None where others were quantized, too, or losses were foreseen."""
     kl_before: float
     """Joint, before it was repaired."""
 
@@ -85,15 +85,23 @@ def subject(folder: Path, task: Task, *, num_rows: int, seed: int) -> Subject:
 def table(
     of: Subject, formats: Sequence[str], method: Method, base: Recipe | None, watch: Watch | None = None
 ) -> Table:
-    """Each matrix in each format. Raises DistillError for a format that there is not."""
-    narrow = any(width % format_of("Q4_K").block for _, width in of.shelf.shapes.values())
-    wanted = tuple(formats) or (sensitivity.NARROW if narrow else sensitivity.GGUF)
-    for name in wanted:
-        format_of(name)
+    """Each matrix in each format, as the search rows judge it. Raises DistillError for a format that there is not."""
+    wanted = formats_of(of, formats)
     found: Table = sensitivity.measured(
         of.model, of.shelf, of.reference, formats=wanted, method=method, base=base, watch=watch
     )
     return found
+
+
+def foreseen(of: Subject, formats: Sequence[str], method: Method, watch: Watch | None = None) -> Table:
+    """The same from the calibration texts' curvature. Raises DistillError for a format that there is not."""
+    return sensitivity.predicted(of.shelf, formats=formats_of(of, formats), method=method, watch=watch)
+
+
+def formats_of(of: Subject, formats: Sequence[str]) -> tuple[str, ...]:
+    """The formats that are asked for, or those of llama.cpp that the model's width suggests. Raises DistillError."""
+    narrow = any(width % format_of("Q4_K").block for _, width in of.shelf.shapes.values())
+    return tuple(format_of(name).name for name in formats or (sensitivity.NARROW if narrow else sensitivity.GGUF))
 
 
 def mixed(of: Subject, found: Table, budget: Budget, *, repair_s: float = 0.0) -> Mixed:
@@ -116,7 +124,7 @@ def mixed(of: Subject, found: Table, budget: Budget, *, repair_s: float = 0.0) -
         ms=None if timed is None else sum(map(timed, taken)) / NANO,
         kl=seen.kl,
         error=seen.error,
-        kl_sum=sum(entry.kl for entry in taken) if found.base is None else None,
+        kl_sum=None if found.base or found.predicted else sum(entry.kl for entry in taken),
         kl_before=made.kl_before,
     )
 

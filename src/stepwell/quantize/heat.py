@@ -103,6 +103,7 @@ def thousandths(kl: float) -> str:
 
 def legend(table: Table, picked: Recipe | None) -> str:
     """What is seen."""
-    others = "all others as they are" if table.base is None else "all others quantized"
+    others = "all others quantized" if table.base else "all others as they are"
+    others += ", foreseen" if table.predicted else ""
     framed = "; framed: taken" if picked is not None else ""
     return f"KL to the parent in thousandths of a nat a token, {others}, by {table.method}{framed}"

@@ -33,6 +33,7 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--formats", default="", metavar="A,B,…", help="default: those of llama.cpp that fit")
     parser.add_argument("--method", choices=METHODS, default="gptq", help="how codes are found (default: gptq)")
     parser.add_argument("--base", metavar="RECIPE|FORMAT", help="what all others have; default: what the model has")
+    parser.add_argument("--predict", action="store_true", help="foresee it from the curvature: quicker, no search rows")
     parser.add_argument("--rows", type=int, default=NUM_ROWS, help="of the search split that judge (default: 48)")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--bits", type=float, help="budget: bits a weight, scales included, over all matrices")
@@ -62,7 +63,10 @@ def run(given: argparse.Namespace) -> int:
     base = needs.recipe_of(given.base, given.method) if given.base else None
     formats = tuple(filter(None, given.formats.split(",")))
     with needs.bar("sensitivity", quiet=given.json) as watch:
-        table = quantize_mixed.table(subject, formats, given.method, base, watch)
+        if given.predict:
+            table = quantize_mixed.foreseen(subject, formats, given.method, watch)
+        else:
+            table = quantize_mixed.table(subject, formats, given.method, base, watch)
     wanted, mixed = budget(given), None
     if wanted is not None:
         mixed = quantize_mixed.mixed(subject, table, wanted, repair_s=given.repair)
@@ -77,6 +81,8 @@ def check(given: argparse.Namespace) -> None:
     if given.rows < LEAST_ROWS:
         raise ConfigError(f"is {given.rows}: at least {LEAST_ROWS}, so that there is an interval", field="rows")
     chosen = given.bits or given.bytes or given.ms
+    if given.predict and given.base:
+        raise ConfigError("foresees one matrix at a time: leave out --base", field="predict")
     for name in ("recipe", "repair"):
         if getattr(given, name) and not chosen:
             raise ConfigError("needs a budget: --bits, --bytes or --ms", field=name)
@@ -124,8 +130,9 @@ def drawn(table: Table, mixed: Mixed | None) -> RichTable:
 
     from stepwell.quantize.heat import ends  # noqa: PLC0415
 
-    others = "the parent's others" if table.base is None else "quantized others"
-    title = f"KL x 1000 with {others}, by {table.method}, on {table.num_tokens:,} tokens"
+    others = "quantized others" if table.base else "the parent's others"
+    how = "foreseen from" if table.predicted else "measured on"
+    title = f"KL x 1000 with {others}, by {table.method}, {how} {table.num_tokens:,} tokens"
     shown = RichTable(title=title)
     for name in ("matrix", *table.formats):
         shown.add_column(name, justify="left" if name == "matrix" else "right")
