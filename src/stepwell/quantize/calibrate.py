@@ -118,7 +118,8 @@ def passed(network: Network, batch: Tokens, notes: Notes, draw: torch.Generator)
     outputs[LAST] = next(iter(notes.outputs.values()), logits)  # a layer's, where a model bends it into logits
     said = torch.log_softmax(logits.float(), -1)
     odds = said.detach().exp()
-    drawn = torch.multinomial(odds, 1, generator=draw)
+    chance = torch.rand(len(odds), 1, generator=draw)
+    drawn = torch.searchsorted(odds.cumsum(1), chance).clamp(max=odds.shape[1] - 1)
     gradients = slopes(-said.gather(1, drawn).sum(), outputs)
     straight = (odds - torch.zeros_like(odds).scatter_(1, drawn, 1.0)).square().sum()
     bend = float(gradients.pop(LAST).square().sum() / straight.clamp(min=1e-30))
@@ -152,7 +153,7 @@ class Sums:
                 self.add_read(batch, factor * slope)
             else:
                 plus(self.rows, name, coupling(slope))
-                self.add_inputs(name, heard.inputs[name][batch.real].float(), slope.square().sum(1))
+                self.add_inputs(name, heard.inputs[name][batch.real].float(), squares(slope, 1))
         plus(self.rows, self.head, heard.curvature.sum(0))
         self.add_inputs(self.head, heard.hidden, heard.curvature.sum(1))
         self.add_head(heard.hidden, heard.curvature)
@@ -161,7 +162,7 @@ class Sums:
     def add_inputs(self, name: str, x: Tensor, weight: Tensor) -> None:
         """What a matrix reads (tokens, width), and how much an error there matters (tokens)."""
         self.seen[name] = self.seen.get(name, 0) + len(x)
-        plus(self.squares, name, x.square().sum(0))
+        plus(self.squares, name, squares(x, 0))
         plus(self.columns, name, (x * weight[:, None]).T @ x)
 
     def add_read(self, batch: Tokens, slope: Tensor) -> None:
@@ -212,6 +213,11 @@ class Sums:
         return Own(common, (1 - POOLED) * own + POOLED * pooled)
 
 
+def squares(x: Tensor, along: int) -> Tensor:
+    """Sums of squares, without holding the squares."""
+    return torch.linalg.vector_norm(x, dim=along).square()
+
+
 def square(x: Tensor) -> Tensor:
     """(width, width) second moments of (tokens, width), summed."""
     return x.T @ x
@@ -220,7 +226,7 @@ def square(x: Tensor) -> Tensor:
 def coupling(slope: Tensor) -> Tensor:
     """R's sum over gradients (tokens, rows)."""
     if slope.shape[1] > WIDE:
-        return slope.square().sum(0)
+        return squares(slope, 0)
     return square(slope.bfloat16()).float() if NATIVE else square(slope)
 
 

@@ -22,8 +22,10 @@ from stepwell.quantize.grids import Coded, Grid
 Floats = NDArray[np.float32]
 COLUMN_DAMPING, ROW_DAMPING = 0.01, 0.1
 """Share of the mean diagonal that is added to it; more to R, which fewer tokens tell about."""
-COLUMNS, ROWS = 128, 32
-"""So many are rounded before the rest of the matrix hears of their errors."""
+COLUMNS, ROWS = 128, 16
+"""So many are rounded before the rest of the matrix hears of their errors; of rows more where there are many."""
+PARTS = 32
+"""Parts that rows are gone through in, at most."""
 
 
 def solved(weight: Tensor, grid: Grid, terms: Sequence[Term], own: Own | None = None) -> Coded:
@@ -86,8 +88,9 @@ class Lines:
 def by_rows(weight: Tensor, lines: Lines, inner: Floats, outer: Tensor | None) -> Tensor:
     """Codes of a matrix, some rows after the other; all at once where they are not coupled."""
     left, codes = weight.clone(), torch.empty_like(weight)
-    for start in range(0, len(left), ROWS if outer is not None else len(left)):
-        end = min(start + ROWS, len(left)) if outer is not None else len(left)
+    size = len(left) if outer is None else max(ROWS, -(-len(left) // PARTS))
+    for start in range(0, len(left), size):
+        end = min(start + size, len(left))
         step, floor = lines.part(slice(start, end)).columns()
         found = by_columns(left[start:end].T.clone().numpy(), step, floor, inner, lines.ends)
         codes[start:end] = torch.from_numpy(found).T
