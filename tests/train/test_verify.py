@@ -198,3 +198,19 @@ def test_other_architectures_are_verified_too(tmp_path: Path, kind: str) -> None
     made = verified(file, folder, parent, [(each[:10], each[10:]) for each in ids], coded=coded)
     assert made.passed, made.complaints
     assert made.figures["kl_parent"] > 0
+
+
+def test_factors_between_two_matrices_are_no_fault(case: Case, tmp_path: Path) -> None:
+    factors = 2.0 ** torch.arange(96).remainder(4)
+    held = {name: weight.detach().clone() for name, weight in matrices(case.parent).items()}
+    for at in range(2):
+        held[f"layers.{at}.mlp.up_proj.weight"] /= factors[:, None]
+        held[f"layers.{at}.mlp.down_proj.weight"] *= factors
+    coded = {name: rounded(fit(FORMATS["Q8_0"], each), each) for name, each in held.items()}
+    file = to_gguf(case.folder, tmp_path / "scaled.gguf", coded=coded)
+    made = case.verified(file, codes=False)
+    assert made.passed, made.complaints
+    held["layers.0.mlp.up_proj.weight"] *= 2
+    coded = {name: rounded(fit(FORMATS["Q8_0"], each), each) for name, each in held.items()}
+    made = case.verified(to_gguf(case.folder, file, coded=coded), codes=False)
+    assert "down_proj.weight is far from the folder's" in made.complaints[0]

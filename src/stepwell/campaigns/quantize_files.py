@@ -39,6 +39,8 @@ class Files:
             plain = point.recipe.default.format in PLAIN and not point.recipe.rules
             found = codes if codes is not None else {} if plain else self.model.coded(point)
             to_gguf(self.job.model, path, "F16", coded=found, name=self.job.model.name)
+            if codes is not None:
+                self.verify(path, codes)  # now that they are at hand: nobody can find them again
         return path
 
     def sha256(self, point: Point) -> str:
@@ -49,8 +51,11 @@ class Files:
         """Why a file cannot be trusted; empty where a fresh process of the engine computes with it what torch does."""
         file = self.made(point)
         if verified.read(file) is None:
-            rows, model = some(self.job.task.search, NUM_VERIFIED, self.job.seed), self.model.model
-            texts = [(model.prompt_ids(each.prompt), model.text_ids(each.completion)) for each in rows]
-            coded = None if point.trained else self.model.coded(point)
-            verify(file, self.job.model, model, texts, coded=coded)
+            self.verify(file, None if point.trained else self.model.coded(point))
         return verified.complaint(file)
+
+    def verify(self, file: Path, coded: Mapping[str, Coded] | None) -> None:
+        """Leave a file's manifest beside it."""
+        rows, model = some(self.job.task.search, NUM_VERIFIED, self.job.seed), self.model.model
+        texts = [(model.prompt_ids(each.prompt), model.text_ids(each.completion)) for each in rows]
+        verify(file, self.job.model, model, texts, coded=coded)

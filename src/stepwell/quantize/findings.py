@@ -29,16 +29,16 @@ NEAR = {
     "F32": 5e-3,  # the folder's own may have 16 bits
     "F16": 5e-3,
     "BF16": 5e-3,
-    "Q8_0": 0.02,
-    "Q6_K": 0.06,
-    "Q5_K": 0.12,
-    "Q5_1": 0.12,
-    "Q5_0": 0.15,
-    "Q4_K": 0.25,
-    "Q4_1": 0.25,
-    "Q4_0": 0.3,
-    "Q3_K": 0.5,
-    "Q2_K": 0.8,
+    "Q8_0": 0.03,
+    "Q6_K": 0.1,
+    "Q5_K": 0.2,
+    "Q5_1": 0.2,
+    "Q5_0": 0.2,
+    "Q4_K": 0.4,
+    "Q4_1": 0.4,
+    "Q4_0": 0.4,
+    "Q3_K": 0.7,
+    "Q2_K": 0.95,
 }
 """How far a matrix may be from the folder's, root mean square over root mean square: about twice what GPTQ leaves."""
 ROWS = 32
@@ -117,15 +117,30 @@ def weights(found: Findings, folder: Path, contents: Held, coded: Mapping[str, C
     moved = [name for name, each in coded.items() if not same(contents.weights[name], each)]
     if coded:
         found.at_most("codes_moved", len(moved), 0, f"other numbers than were made: {', '.join(moved[:3])}")
-    far: dict[str, float] = {}
-    for full, weight in read(folder):
-        name = full.removeprefix("model.")
-        if name in contents.weights and name not in coded:
-            far[name] = apart(contents.weights[name], weight) / NEAR.get(contents.formats[name], NEAR["F16"])
+    wanted = {full.removeprefix("model."): weight for full, weight in read(folder)}
+    far = {
+        name: apart(weight, wanted[name]) / NEAR.get(contents.formats[name], NEAR["F16"])
+        for name, weight in unscaled(contents.weights, wanted).items()
+        if name not in coded
+    }
     worst = max(far, key=lambda name: far[name], default="")
     if worst:
         what = f"{worst} is far from the folder's, for {contents.formats[worst]}"
         found.at_most("weights_apart", far[worst], 1.0, what)
+
+
+def unscaled(weights: Mapping[str, Floats], wanted: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Weights without the factors that `scaling.py` moves from the columns of down_proj to the rows of up_proj."""
+    made = dict(weights)
+    for name in weights:
+        before = name.replace("down_proj", "up_proj")
+        if before != name and np.isfinite(weights[before]).all():
+            size = np.maximum((wanted[before] ** 2).sum(1), 1e-30)
+            factors = (weights[before] * wanted[before]).sum(1) / size
+            factors[factors <= 0] = 1.0
+            made[before] = weights[before] / factors[:, None]
+            made[name] = weights[name] * factors
+    return made
 
 
 def same(weight: Floats, coded: Coded) -> bool:
