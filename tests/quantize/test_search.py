@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import random
+from collections.abc import Sequence
+from itertools import combinations, pairwise
 from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.errors import ConfigError
@@ -19,7 +20,7 @@ from stepwell.quantize.frontier import Difference, Point, Speed, divergence, lay
 from stepwell.quantize.halving import better, promising, rungs
 from stepwell.quantize.picture import Axis, picture, rounded
 from stepwell.quantize.recipe import Recipe, Rule, uniform
-from stepwell.quantize.search import Found, Margins, Plan, differing, gated, margins, order
+from stepwell.quantize.search import Found, Margins, Plan, best_from, differing, gated, likely, margins, order
 
 SHAPES = {"embed_tokens.weight": (2048, 256), "layers.0.mlp.up_proj.weight": (768, 256)}
 
@@ -75,7 +76,7 @@ def test_the_better_ones_are_never_beaten_by_one_that_was_left_out_of_a_full_lay
 def test_rungs_ask_less_of_fewer_and_end_with_all_rows(num: int, finalists: int, rows: int) -> None:
     found = rungs(num, finalists, rows)
     assert found[0].num == num and found[-1].rows == rows  # noqa: PT018
-    assert all(one.num >= other.num and one.rows <= other.rows for one, other in itertools.pairwise(found))
+    assert all(one.num >= other.num and one.rows <= other.rows for one, other in pairwise(found))
     assert all(each.rows >= min(rows, 16) for each in found)
     assert found[-1].num >= min(num, finalists)
 
@@ -111,9 +112,49 @@ def test_the_gate_tests_the_nearest_first_then_smaller_and_smaller(points: list[
     assert all(each.passes for each in ordered)
     if ordered:
         assert divergence(ordered[0]) == min(map(divergence, passing))
-        assert [size(each) for each in ordered] == sorted((size(each) for each in ordered), reverse=True)
-        if most > 1:
-            assert size(ordered[-1]) == min(map(size, passing))
+        assert all(size(one) > size(other) for one, other in pairwise(ordered))
+
+
+def promised(points: Sequence[Point], chances: dict[str, float]) -> float:
+    """What testing these in this order is expected to spare, beside the first."""
+    total, reached = 0.0, 1.0
+    for one, other in pairwise(points):
+        reached *= chances[other.name]
+        total += reached * (size(one) - size(other))
+    return total
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 1000), st.floats(0.01, 1.0)), min_size=1, max_size=6), st.integers(1, 4))
+def test_no_other_order_promises_more(told: list[tuple[int, float]], most: int) -> None:
+    points = sorted((point(f"p{at}", a) for at, (a, _) in enumerate(told)), key=size, reverse=True)
+    chances = {f"p{at}": b for at, (_, b) in enumerate(told)}
+    found = best_from(points, [chances[each.name] for each in points], size, most)
+    others = [promised([points[0], *some], chances) for num in range(most) for some in combinations(points[1:], num)]
+    assert promised(found, chances) == pytest.approx(max(others))
+    assert len(found) <= most
+
+
+def test_luck_on_the_search_split_is_not_believed() -> None:
+    """A file far from the parent that happened to score well is tried last, and what is surely good before it."""
+    points = [
+        point("Q8_0", 670, 0.00002, 0.0, searched=(difference(0.0, 0.07),)),
+        point("5.6", 465, 0.0011, -0.1, searched=(difference(-0.1, 0.16),)),
+        point("4.5", 386, 0.012, 0.55, searched=(difference(0.55, 0.4),)),
+    ]
+    chances = likely(points, 0.05, 1.0)
+    assert chances["Q8_0"] > 0.99
+    assert chances["5.6"] > 0.99
+    assert 0.3 < chances["4.5"] < 0.8
+    assert [each.name for each in order(points, size)] == ["Q8_0", "5.6", "4.5"]
+
+
+def test_what_falls_with_kl_is_expected_of_all() -> None:
+    points = [point(f"p{at}", 100 - at, at / 10, -at / 5, searched=(difference(-at / 5, 0.1),)) for at in range(1, 5)]
+    chances = likely(points, 0.05, 1.0)
+    assert chances["p1"] > 0.99
+    assert chances["p4"] < 0.001
+    assert likely(points, 0.05, 4.0)["p2"] > chances["p2"]  # more rows tell more
 
 
 @given(st.lists(st.booleans(), max_size=8))

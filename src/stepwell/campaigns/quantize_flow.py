@@ -7,6 +7,8 @@ time goes on. The gate split is read once, in an order that is written down befo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -32,8 +34,10 @@ PART = 3
 """One in so many search rows is asked first."""
 SCORED = 4
 """Recipes that are then asked all of them."""
-REFINED = 4
-"""Further ones, between the smallest that passes and the largest that does not."""
+REFINED = 2
+"""Times that further ones are asked, between the smallest that passes and the largest that does not."""
+SIDE_BY_SIDE = 2
+"""Files that answer at the same time, each on one core."""
 KL_SHARE = 0.5
 """Of the budget, at most, for what needs no engine."""
 RESERVE = 1.2
@@ -177,13 +181,27 @@ class Search:
         self.job.watch("score")
         part, every = self.job.task.search[::PART], self.job.task.search
         num = min(len(points), max(2, self.fits(part) // 2))
-        asked = [self.scored(each, part) for each in spread(sorted(points, key=self.expected), num)]
-        for each in promising(asked, max(1, min(SCORED, self.fits(every))), self.expected):
-            self.scored(each, every)
+        asked = self.scores(spread(sorted(points, key=self.expected), num), part)
+        self.scores(promising(asked, max(1, min(SCORED, self.fits(every))), self.expected), every)
+
+    def scores(self, points: Sequence[Point], rows: Sequence[Row]) -> list[Point]:
+        """Points with their scores on these search rows, some files answering side by side."""
+        found = []
+        for at in range(0, len(points), SIDE_BY_SIDE):
+            self.clock.check(self.seconds(rows) + self.reserve_s)
+            now = points[at : at + SIDE_BY_SIDE]
+            self.ask(now, rows)
+            found += [self.scored(each, rows) for each in now]
+        return found
+
+    def ask(self, points: Sequence[Point], rows: Sequence[Row]) -> None:
+        """Have files answer side by side, each in one thread; their answers are kept."""
+        files = [self.files.made(each) for each in points]
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            list(pool.map(lambda file: quantize_engine.answers(self.job, self.results, self.clock, file, rows), files))
 
     def scored(self, point: Point, rows: Sequence[Row]) -> Point:
-        """The point with its score on these search rows. Raises TimeIsUpError where the gate would come too short."""
-        self.clock.check(self.seconds(rows) + self.reserve_s)
+        """The point with its score on these search rows."""
         file = self.files.made(point)
         told = self.compared(rows, file)
         size_bytes, named = file.stat().st_size, self.files.sha256(point)
@@ -205,7 +223,8 @@ class Search:
             gap = self.gap()
             if not gap or not self.room("refining", self.seconds(self.job.task.search)):
                 return
-            self.scored(gap[len(gap) // 2], self.job.task.search)
+            inner = {gap[len(gap) // 3].name: gap[len(gap) // 3], gap[2 * len(gap) // 3].name: gap[2 * len(gap) // 3]}
+            self.scores(list(inner.values()), self.job.task.search)
 
     def gap(self) -> list[Point]:
         """What was not fully asked yet, between the smallest that passes and the next smaller one that does not."""
@@ -219,9 +238,10 @@ class Search:
     def presets(self) -> None:
         """Ask what anybody would take, too: it may win, and the picture shows it."""
         self.job.watch("presets")
-        for each in [each for each in self.board.points.values() if each.preset]:
+        every = [each for each in self.board.points.values() if each.preset]
+        for at in range(0, len(every), SIDE_BY_SIDE):
             if self.room("some presets", self.seconds(self.job.task.search)):
-                self.scored(each, self.job.task.search)
+                self.scores(every[at : at + SIDE_BY_SIDE], self.job.task.search)
 
     def time(self) -> None:
         """Time whatever was fully asked, and the parent, in turns."""
@@ -250,7 +270,7 @@ class Search:
             codes = self.job.train(self.job.model, point.recipe, self.job.task, folder, left_s)
             self.files.made(point, codes)
         self.board.put(point)
-        self.scored(point, self.job.task.search)
+        self.scores([point], self.job.task.search)
         self.time()
 
     def wanted(self) -> Point | None:
@@ -288,10 +308,12 @@ class Search:
         """Write down in what order the gate will test, before it is read."""
         fitting = int(self.clock.left_s / max(self.seconds(self.job.task.gate), 1e-3)) - 1
         left, most = list(self.full), max(1, min(search.MOST_GATED, fitting))
-        ordered = search.order(left, self.measure, most)
+        sizes = self.plan.num_rows
+        order = partial(search.order, alpha=self.plan.alpha, rows=sizes["gate"] / sizes["search"])
+        ordered = order(left, self.measure, most)
         while unsound := [each for each in ordered if not self.sound(each)]:
             left = [each for each in left if each not in unsound]
-            ordered = search.order(left, self.measure, most)
+            ordered = order(left, self.measure, most)
         self.board.write()
         lay(self.job.out / ORDER, msgspec.json.format(msgspec.json.encode([self.parent, *ordered]), indent=1) + b"\n")
         return ordered
@@ -307,7 +329,16 @@ class Search:
     def gate(self, ordered: Sequence[Point]) -> Found:
         """The verdict."""
         self.job.watch("gate")
-        tested, winner = search.gated(ordered, lambda each: self.compared(self.job.task.gate, self.files.made(each)))
+        rows, places = self.job.task.gate, {each.name: at for at, each in enumerate(ordered, 1)}
+
+        def test(point: Point) -> tuple[Difference, ...]:
+            at = places[point.name]
+            if at == 1 or not at % SIDE_BY_SIDE:
+                begin = at - at % SIDE_BY_SIDE
+                self.ask([self.parent, *ordered][begin : begin + SIDE_BY_SIDE], rows)
+            return self.compared(rows, self.files.made(point))
+
+        tested, winner = search.gated(ordered, test)
         for each in tested:
             self.board.put(each)
         if winner is None:

@@ -11,25 +11,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
+from statistics import NormalDist
 from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
 from stepwell.errors import ConfigError
-from stepwell.quantize.frontier import Difference, Measure, Point, Target, divergence, unbeaten
+from stepwell.quantize.frontier import Difference, Measure, Point, Target, divergence
 
 MARGIN = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(bleu)?\s*", re.IGNORECASE)
 RIGHT_MARGIN = 0.01
 """Beside BLEU, where facts can be checked: one answer in a hundred more may be wrong."""
+NORMAL = NormalDist()
 MOST_GATED = 5
 """Candidates that the gate reads, at most."""
 RULE = (
     "Of the candidates that pass on the search split the gate split tests first the one nearest to the parent (KL), "
-    "then smaller and smaller ones by the target, none that a smaller one passes more clearly than; the first that "
-    "fails ends it, the last that passed wins. To pass: the lower bound (one-sided, {level:.0%}) of score minus "
-    "parent's score, paired by prompt, lies above minus the margin, in every metric. If none passes, the model stays "
-    "as it is."
+    "then smaller and smaller ones by the target, as promises the most: what each spares, by how likely it passes, as "
+    "all candidates' scores and KL say together. The first that fails ends it, the last that passed wins. To pass: the "
+    "lower bound (one-sided, {level:.0%}) of score minus parent's score, paired by prompt, lies above minus the "
+    "margin, in every metric. If none passes, the model stays as it is."
 )
 Status = Literal["found", "none", "incomplete"]
 """incomplete: the budget ended before the gate; the same command goes on."""
@@ -117,18 +119,72 @@ def differing(one: Plan, other: Plan) -> list[str]:
     return [name for name in Plan.__struct_fields__ if getattr(one, name) != getattr(other, name)]
 
 
-def order(points: Iterable[Point], measure: Measure, most: int = MOST_GATED) -> list[Point]:
+def order(
+    points: Iterable[Point],
+    measure: Measure,
+    most: int = MOST_GATED,
+    *,
+    alpha: float = 0.05,
+    rows: float = 1.0,
+) -> list[Point]:
     """In what order the gate tests, of those that pass on the search split: the nearest to the parent, then smaller.
 
-    What is larger than the nearest is left out: where that one fails, nothing else will be believed. So is what a
-    smaller one passes more clearly than: each test may fail by chance, and ends it.
+    Every test may fail by chance, and ends it: of all orders this one is expected to spare the most. `rows`: of the
+    gate split for one of the search split.
     """
-    passing = sorted((each for each in points if each.passes), key=measure)
-    if not passing:
+    scored = [each for each in points if each.searched]
+    known = (each for each in scored if each.passes and measure(each) < float("inf"))
+    passing = sorted(known, key=measure, reverse=True)
+    if not passing or most < 1:
         return []
     nearest = min(passing, key=lambda point: (divergence(point), measure(point)))
-    smaller = unbeaten([each for each in passing if measure(each) < measure(nearest)], measure, doubt)
-    return [nearest, *reversed(smaller[: most - 1])]
+    chance = likely(scored, alpha, rows)
+    smaller = [each for each in passing if measure(each) < measure(nearest)]
+    return best_from([nearest, *smaller], [chance[each.name] for each in [nearest, *smaller]], measure, most)
+
+
+def best_from(points: Sequence[Point], chances: Sequence[float], measure: Measure, most: int) -> list[Point]:
+    """The first, and those of the smaller ones behind it that together promise the most, at most so many."""
+    num = len(points)
+    worth = [[0.0] * num for _ in range(most)]
+    after: list[list[int]] = [[num] * num for _ in range(most)]
+    for left in range(1, most):
+        for here in reversed(range(num)):
+            for there in range(here + 1, num):
+                spared = measure(points[here]) - measure(points[there])
+                hope = chances[there] * (spared + worth[left - 1][there])
+                if hope > worth[left][here]:
+                    worth[left][here], after[left][here] = hope, there
+    found, here = [points[0]], 0
+    for left in reversed(range(most)):
+        here = after[left][here]
+        if here == num:
+            break
+        found.append(points[here])
+    return found
+
+
+def likely(points: Sequence[Point], alpha: float, rows: float) -> dict[str, float]:
+    """How likely each passes on the gate split: whether its own score was lucky on the search split is not known.
+
+    What is expected of it is what scores fall by with KL, over all points; what chance adds, the width of its bounds.
+    """
+    z, found = NORMAL.inv_cdf(1 - alpha), {each.name: 1.0 for each in points}
+    for told in zip(*(each.searched for each in points), strict=True):
+        errors = [max((each.high - each.low) / 2 / z, 1e-9) for each in told]
+        slope = fall(points, told, errors)
+        for point, each, error in zip(points, told, errors, strict=True):
+            room = (each.margin - slope * (point.kl or 0.0)) / error
+            found[point.name] *= NORMAL.cdf(room * rows**0.5 - z)
+    return found
+
+
+def fall(points: Sequence[Point], told: Sequence[Difference], errors: Sequence[float]) -> float:
+    """What a score falls by for a nat of KL: weighted least squares through the parent, never less than nothing."""
+    gaps = zip(points, told, errors, strict=True)
+    both = [(point.kl or 0.0, each.score - each.parent, 1 / error**2) for point, each, error in gaps]
+    square = sum(weight * kl * kl for kl, _, weight in both)
+    return max(0.0, -sum(weight * kl * gap for kl, gap, weight in both) / square) if square else 0.0
 
 
 def doubt(point: Point) -> float:
