@@ -48,14 +48,22 @@ def form(schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
 
 
-def config(**more: Any) -> EmbeddedEngine:
-    return EmbeddedEngine(path=str(WRITER), engine="openvino", **{"threads": 1, "slots": 4, **more})
+def config(file: Path, **more: Any) -> EmbeddedEngine:
+    return EmbeddedEngine(path=str(file), engine="openvino", **{"threads": 1, "slots": 4, **more})
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Any:
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The house writer in a format that OpenVINO reads, whatever it ships in."""
+    from stepwell.quantize.export import to_gguf  # noqa: PLC0415 - what is skipped needs no gguf
+
+    return to_gguf(WRITER.parent, tmp_path_factory.mktemp("openvino") / "writer.gguf", "Q8_0")
+
+
+@pytest.fixture(scope="module")
+def loaded(file: Path) -> Any:
     """Loading takes seconds: one process for all tests that leave it as it was."""
-    engine = OpenVino("writer", config())
+    engine = OpenVino("writer", config(file))
     yield engine
     asyncio.run(engine.close())
 
@@ -87,7 +95,7 @@ def words(chunks: list[Chunk]) -> str:
 
 
 @needs_openvino
-async def test_json_stream_and_llama_cpp_say_the_same(writer: Any) -> None:
+async def test_json_stream_and_llama_cpp_say_the_same(writer: Any, file: Path) -> None:
     whole = await told(writer)
     text = whole["choices"][0]["message"]["content"]
     assert "Amber Fox" in text
@@ -101,7 +109,7 @@ async def test_json_stream_and_llama_cpp_say_the_same(writer: Any) -> None:
     assert len(chunks) > 10, "token by token"
     assert chunks[-2].usage is not None
     assert (chunks[-1].data, chunks[-1].last) == (b"data: [DONE]\n\n", True)
-    other = Embedded("other", EmbeddedEngine(path=str(WRITER), threads=1, slots=1))
+    other = Embedded("other", EmbeddedEngine(path=str(file), threads=1, slots=1))
     (chunk,) = await all_of(other, ask())
     theirs = json.loads(chunk.data)
     assert theirs["choices"][0]["message"]["content"] == text
@@ -209,8 +217,8 @@ async def test_many_at_once(writer: Any) -> None:
 
 @needs_openvino
 @pytest.mark.parametrize("stream", [False, True])
-async def test_closing_early_frees_the_slot(*, stream: bool) -> None:
-    engine = OpenVino("writer", config(slots=1, context_tokens=20_000))
+async def test_closing_early_frees_the_slot(file: Path, *, stream: bool) -> None:
+    engine = OpenVino("writer", config(file, slots=1, context_tokens=20_000))
     endless = ask(stream=stream, max_tokens=19_000, ignore_eos=True, temperature=1)
     if stream:
         chunks = engine.generate(endless)
@@ -228,9 +236,9 @@ async def test_closing_early_frees_the_slot(*, stream: bool) -> None:
 
 
 @needs_openvino
-async def test_a_process_that_died_is_said_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_died_is_said_and_started_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "AGAIN_S", 0.0)
-    engine = OpenVino("writer", config())
+    engine = OpenVino("writer", config(file))
     asking = asyncio.ensure_future(all_of(engine, ask(max_tokens=400, ignore_eos=True)))
     await asyncio.sleep(0.05)
     engine.child.process.send_signal(signal.SIGKILL)
@@ -248,13 +256,13 @@ async def test_a_process_that_died_is_said_and_started_again(monkeypatch: pytest
 
 
 @needs_openvino
-def test_it_lives_no_longer_than_its_gateway() -> None:
+def test_it_lives_no_longer_than_its_gateway(file: Path) -> None:
     code = f"""
 import asyncio, os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.path.insert(0, {str(ROOT / "tests")!r})
 from test_openvino import OpenVino, ask, config
 async def main():
-    engine = OpenVino("writer", config(context_tokens=20000))
+    engine = OpenVino("writer", config({str(file)!r}, context_tokens=20000))
     chunks = engine.generate(ask(max_tokens=19000, ignore_eos=True, stream=True))
     await anext(chunks)
     print(engine.child.process.pid, flush=True)
@@ -273,13 +281,13 @@ asyncio.run(main())
 
 
 @needs_openvino
-def test_a_process_that_used_it_ends_cleanly_and_quietly() -> None:
+def test_a_process_that_used_it_ends_cleanly_and_quietly(file: Path) -> None:
     code = f"""
 import asyncio, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.path.insert(0, {str(ROOT / "tests")!r})
 from test_openvino import OpenVino, said, config
 async def main():
-    engine = OpenVino("writer", config())
+    engine = OpenVino("writer", config({str(file)!r}))
     print(await said(engine))
     await engine.close()
 asyncio.run(main())
@@ -290,15 +298,22 @@ asyncio.run(main())
 
 
 @needs_openvino
-def test_what_it_cannot_read_is_said(tmp_path: Path) -> None:
+def test_what_it_cannot_read_is_said(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         OpenVino("writer", EmbeddedEngine(path=str(tmp_path / "none.gguf"), engine="openvino"))
-    (tmp_path / "cut.gguf").write_bytes(WRITER.read_bytes()[:50_000])
+    (tmp_path / "cut.gguf").write_bytes(file.read_bytes()[:50_000])
     with pytest.raises(ConfigError, match=r"cut\.gguf"):
-        OpenVino("writer", EmbeddedEngine(path=str(tmp_path / "cut.gguf"), engine="openvino"))
+        OpenVino("writer", config(tmp_path / "cut.gguf"))
+    from stepwell.quantize.export import to_gguf  # noqa: PLC0415 - as above
+
+    to_gguf(WRITER.parent, tmp_path / "five.gguf", "Q5_1")
+    with pytest.raises(
+        ConfigError, match=r"llama model in Q5_1 .*: say engine = 'llamacpp', or export it in F16, Q8_0"
+    ):
+        OpenVino("writer", config(tmp_path / "five.gguf"))
 
 
 def test_without_it_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r"pip install 'stepwell\[openvino\]'"):
-        OpenVino("writer", config())
+        OpenVino("writer", config(WRITER))

@@ -31,8 +31,8 @@ BLOCK_TOKENS = 32
 """Tokens of a block of OpenVINO's cache of keys and values on CPUs."""
 STEERING = frozenset({2, 3, 5})
 """Kinds of tokens that are no text: unknown, control, unused."""
-READ = "F16, Q8_0, Q4_0, Q4_1, Q6_K or Q4_K, the whole file in one of them"
-"""What OpenVINO GenAI 2026.4 was seen to run."""
+READ = "F16, Q8_0, Q4_0, Q4_1, Q6_K or Q4_K"
+"""What OpenVINO GenAI 2026.4 was seen to run, also mixed in one file (where `general.file_type` names one of them)."""
 ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
@@ -121,10 +121,8 @@ def loaded(setup: Setup) -> Model:
         pipeline = ContinuousBatchingPipeline(config.path, scheduler(config), "CPU", properties(config))
     except RuntimeError as error:
         formats = ", ".join(sorted(set(about.formats) - {"F32"}))
-        what = f"OpenVINO cannot run a {about.architecture} in {formats} ({first_line(error)}): "
-        raise ConfigError(
-            f"{what}say engine = 'llamacpp', or export it in F16, Q8_0, Q4_0, Q4_1, Q6_K or Q4_K"
-        ) from error
+        what = f"OpenVINO cannot run a {about.architecture} model in {formats} ({first_line(error)})"
+        raise ConfigError(f"{what}: say engine = 'llamacpp', or export it in {READ}") from error
     tokenizer = pipeline.get_tokenizer()
     with suppress(RuntimeError):  # the first time it says things that nobody needs to read
         tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], add_generation_prompt=True)
