@@ -124,9 +124,7 @@ def measure(*, quick: bool) -> dict[str, float]:
     print(engine_kl.told(found, {name: file.stat().st_size for name, file in files.items()}), flush=True)
     best = min(METHODS, key=lambda method: found[method].kl)
     ratio, low, high = engine_kl.ratio(found["trained"], found[best])
-    print(
-        f"trained / {best}: {ratio:.3f} [{low:.3f}, {high:.3f}], {done.cpu_s / 60:.1f} CPU-minutes, {done.steps} steps"
-    )
+    print(f"trained / {best}: {ratio:.3f} [{low:.3f}, {high:.3f}], {cpu_s / 60:.1f} CPU-minutes of training")
     whole = to_gguf(WRITER, out / "writer.F16.gguf", "F16")
     scores = {
         name: bleu(file, num) for name, file in {"F16": whole, best: files[best], "trained": files["trained"]}.items()
