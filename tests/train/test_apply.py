@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from stepwell.quantize.recipe import Method, Recipe, Rule, uniform
 pytestmark = pytest.mark.timeout(300)
 
 METHODS: tuple[Method, ...] = ("round", "clip", "scale", "gptq", "qat")
-SIZES = {"intermediate_size": 64, "num_key_value_heads": 4}
+SIZES: dict[str, Any] = {"intermediate_size": 64, "num_key_value_heads": 4}
 
 
 def divergence(model: student.Model, parent: Reference, made: dict[str, Coded]) -> float:
@@ -61,6 +62,17 @@ def test_blind_methods_need_no_texts_and_the_others_do(tmp_path: Path) -> None:
     assert applied(model, uniform("Q4_0", "round"), [])
     with pytest.raises(DistillError, match="no calibration texts"):
         applied(model, uniform("Q4_0", "gptq"), [])
+
+
+def test_what_is_read_can_be_measured_again_on_the_way(tmp_path: Path) -> None:
+    model = student.load(write_model(tmp_path / "model", **SIZES))
+    before = {name: weight.detach().clone() for name, weight in matrices(model).items()}
+    once, again = (applied(model, uniform("Q4_0"), batches(), again=num) for num in (0, 2))
+    assert list(once) == list(again) == list(before)
+    first, last = "embed_tokens.weight", "layers.1.mlp.down_proj.weight"
+    assert torch.equal(once[first].codes, again[first].codes)
+    assert not torch.equal(once[last].codes, again[last].codes)
+    assert all(torch.equal(weight, before[name]) for name, weight in matrices(model).items())
 
 
 def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class Scaled:
     """Weights that compute the same together, and what is known of their inputs now."""
 
     weights: dict[str, Tensor]
-    calibration: Calibration
+    calibration: Calibration | None
 
 
 def scaled(network: Network, weights: dict[str, Tensor], rules: Mapping[str, Rule], known: Calibration) -> Scaled:
