@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from stepwell.errors import DistillError
 from stepwell.quantize.apply import coded
-from stepwell.quantize.calibrate import Calibration
+from stepwell.quantize.curvature import Calibration
 from stepwell.quantize.formats import FORMATS, PLAIN
 from stepwell.quantize.grids import Coded
 from stepwell.quantize.network import Network, matrices
@@ -33,7 +34,9 @@ class Shelf:
         return {name: (weight.shape[0], weight.shape[1]) for name, weight in self.weights.items()}
 
     def coded(self, name: str, rule: Rule) -> Coded:
-        """A matrix by a rule. Raises DistillError where that does not fit."""
+        """A matrix by a rule. Raises DistillError where that does not fit, or changes other matrices as well."""
+        if rule.method == "scale":
+            raise DistillError("scale moves factors between matrices: none can be tried alone, apply the whole recipe")
         key = (name, rule.format, rule.method)
         if key not in self.made:
             found = coded(name, self.weights[name], rule, self.calibration)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from stepwell.campaigns.quantize_mixed import Budget, Mixed, Sensitivity
     from stepwell.quantize.sensitivity import Entry, Table
 
-METHODS = ("gptq", "clip", "round", "scale")
+METHODS = ("gptq", "clip", "round")
+"""Those that see one matrix at a time; scaling moves factors between them."""
 NUM_ROWS, LEAST_ROWS = 48, 2
 SMALL = 1e-5
 
