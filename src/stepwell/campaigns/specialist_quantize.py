@@ -6,9 +6,10 @@ ones of the last weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,6 +25,13 @@ from stepwell.quantize.formats import PLAIN
 from stepwell.quantize.section import WIDE, QuantizeSection
 from stepwell.toml import placed
 
+if TYPE_CHECKING:
+    from stepwell.distill.data import Example
+    from stepwell.distill.student import Model
+    from stepwell.quantize.grids import Coded
+
+NUM_VERIFIED = 32
+"""Rows that the engine is compared on."""
 PHASES, PICTURE = "phases.json", "phases.svg"
 
 
@@ -95,7 +103,7 @@ def learned_with(recipe: Recipe) -> learning.Quantized | None:
 
 
 def stage(job: Job, section: QuantizeSection) -> Stage:
-    """`quantize` leaves `NAME.FORMAT.gguf`."""
+    """`quantize` leaves `NAME.FORMAT.gguf` with its manifest; a file that the engine runs otherwise is refused."""
     found = rules_of(job.recipe)
     if found is None:
         raise ConfigError("no file is written", field="export.quantize")
@@ -107,15 +115,28 @@ def stage(job: Job, section: QuantizeSection) -> Stage:
 
         student = before[TRAIN] / learning.RUN / "student"
         file = out / f"{job.recipe.name}.{kind}.gguf"
+        rows = msgspec.json.decode((before[TRAIN] / learning.JOB).read_bytes(), type=learning.Job).learn
+        model = load(student)
         if plain(found):
             to_gguf(student, file, kind, name=job.recipe.name)
+            verify(file, model, rows, None)
             return
-        rows = msgspec.json.decode((before[TRAIN] / learning.JOB).read_bytes(), type=learning.Job).learn
-        codes = quantize_phases.coded(load(student), found, rows, learned=section.learned)
+        codes = quantize_phases.coded(model, found, rows, learned=section.learned)
         to_gguf(student, file, kind if kind in PLAIN else WIDE[0], coded=codes, name=job.recipe.name)
+        verify(file, model, rows, codes)
 
     given = msgspec.json.encode((found, section.learned))
     return Stage(QUANTIZE, given + b"\0" + job.recipe.name.encode(), work)
+
+
+def verify(file: Path, model: Model, rows: Sequence[Example], codes: Mapping[str, Coded] | None) -> None:
+    """Leave a file's manifest beside it. Raises DistillError where the engine runs it otherwise than torch."""
+    from stepwell.quantize.verify import verified  # noqa: PLC0415
+
+    texts = [(model.prompt_ids(each.prompt), model.text_ids(each.completion)) for each in rows[:NUM_VERIFIED]]
+    made = verified(file, model.folder, model, texts, coded=codes)
+    if not made.passed:
+        raise DistillError(f"does not pass its verification: {'; '.join(made.complaints)}", file=file.name)
 
 
 def plain(found: rules.Recipe) -> bool:
