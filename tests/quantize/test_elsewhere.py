@@ -13,11 +13,12 @@ import pytest
 from random_folders import write_folder
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from conftest import ROOT
 from stepwell.cli.main import main
 from stepwell.errors import DistillError
 from stepwell.quantize.elsewhere import Asked, Made, quantized
 
-REAL = {"llm-compressor": Path(".venv-llmc/bin/python"), "autoround": Path(".venv-autoround/bin/python")}
+REAL = {"llm-compressor": ROOT / ".venv-llmc/bin/python", "autoround": ROOT / ".venv-autoround/bin/python"}
 TEXTS = tuple(tuple(range(3, 3 + num)) for num in (9, 12, 12, 15, 20, 20, 20, 24))
 TELLS = """
 told = {"loaded_s": 1, "quantized_s": 2, "saved_s": 3, "device": "cpu", "versions": {"fake": "1"}}
