@@ -22,6 +22,8 @@ STYLE = (
     f".dot{{fill:{INK}}}.own{{fill:{MARK}}}.whole{{stroke:{INK};stroke-dasharray:4 4;opacity:.6}}"
     "@media(prefers-color-scheme:dark){.title{fill:#e9e3d6}.grid{stroke:#2b313b}.dot{fill:#4aa9ee}.whole{stroke:#4aa9ee}}"
 )
+ENDS = {"none", "round"}
+"""What the others lie between, or beyond."""
 MINUTE_S = 60
 NUM_LINES = 4
 
@@ -53,7 +55,7 @@ def table(phases: Sequence[Phase]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for each in phases:
         share, minutes = won_back(phases, each), each.cpu_s / MINUTE_S
-        told = ("", "") if share is None else (f"{share:.0%}", f"{share / minutes:.1%}" if minutes else "")
+        told = ("", "") if share is None or each.way in ENDS else (f"{share:.0%}", f"{share / minutes:.0%}")
         name = f"**{WAYS[each.way]}**" if each.own else WAYS[each.way]
         yield f"| {name} | {each.loss:.4f} | {told[0]} | {minutes:.2f} | {told[1]} |"
 
