@@ -29,7 +29,7 @@ STOREYS = (
 )
 FLOOR = {room: floor for floor, rooms in enumerate(STOREYS) for room in rooms}
 BANNED = ("manager", "handler", "helper", "util", "common", "factory", "registry", "strategy", "wrapper")
-HEAVY = {"torch", "xllamacpp", "sacrebleu", "rich", "uvloop", "transformers"}
+HEAVY = {"torch", "xllamacpp", "jsonschema_rs", "sacrebleu", "rich", "uvloop", "transformers"}
 VECTORS = {"numpy", "onnxruntime", "tokenizers", "usearch", "numkong", "redis", "asyncpg"}
 """What whole files are made of that are themselves imported only where a configuration asks for them."""
 FILES = sorted(SRC.rglob("*.py"))
