@@ -148,20 +148,24 @@ def parent_and_task(tmp_path: Path) -> tuple[Path, Task]:
     return parent, Task("places", "exact", 24, *parts)
 
 
-def test_training_begins_with_gptq_and_keeps_what_is_nearest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["own", "gptq"])
+def test_training_keeps_what_is_nearer_than_gptq(tmp_path: Path, start: quantize_train.Start) -> None:
     parent, task = parent_and_task(tmp_path)
     recipe, out = uniform("Q2_K"), tmp_path / "out"
-    codes = quantize_train.trained(parent, recipe, task, out, 900.0, rates=(2e-3, 1e-9), most_steps=24)
+    codes = quantize_train.trained(parent, recipe, task, out, 900.0, rates=(2e-3, 1e-9), most_steps=24, start=start)
     gptq, quick, still = json.loads((out / "trained.json").read_text())
     assert gptq["rate"] == 0
-    assert quick["kl"] < gptq["kl"]
-    assert quick["kl"] < still["kl"] < 1.5 * gptq["kl"]
+    assert quick["kl"] < still["kl"]
+    if start == "gptq":
+        assert quick["kl"] < gptq["kl"]
+        assert still["kl"] < 1.5 * gptq["kl"]
     model = student.load(parent)
     reference = Reference(student.load(parent), tokens(model, task.search))
     with swapped(model, {name: each.decoded() for name, each in codes.items()}):
-        assert reference.of(model).kl == pytest.approx(quick["kl"], rel=1e-3)  # all but the codes is the parent's
+        least = min(gptq["kl"], quick["kl"])
+        assert reference.of(model).kl == pytest.approx(least, rel=1e-3)  # all but the codes is the parent's
     steps = len(curve(out / "rate-0.002"))
-    again = quantize_train.trained(parent, recipe, task, out, 900.0, rates=(2e-3, 1e-9), most_steps=24)
+    again = quantize_train.trained(parent, recipe, task, out, 900.0, rates=(2e-3, 1e-9), most_steps=24, start=start)
     assert len(curve(out / "rate-0.002")) == steps
     assert all(torch.equal(again[name].codes, each.codes) for name, each in codes.items())
 
