@@ -33,7 +33,7 @@ def cost(term: Term, coded: Coded, wanted: Tensor) -> float:
 def textbook(wanted: Tensor, grid: Grid, columns: Tensor) -> Tensor:
     """GPTQ as its paper's algorithm 1 has it, a column at a time in double precision."""
     order = columns.diagonal().argsort(descending=True)
-    inverse = gptq.factor(columns[order][:, order], gptq.COLUMN_DAMPING).double()
+    inverse = gptq.factor(columns[order][:, order], gptq.damping(wanted, grid)[0]).double()
     left, codes = wanted.double()[:, order].clone(), torch.empty_like(wanted)
     step = grid.wide(grid.step, WIDTH)[:, order].double()
     floor = torch.zeros_like(step) if grid.floor is None else grid.wide(grid.floor, WIDTH)[:, order].double()

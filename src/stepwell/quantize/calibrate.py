@@ -82,6 +82,8 @@ def measured(network: Network, batches: Sequence[Tokens]) -> Calibration:
     if not any(batch.num_scored for batch in batches):
         raise DistillError("there are no calibration texts: give rows with prompts and completions")
     weights = matrices(network)
+    if EMBEDDING not in weights:
+        raise DistillError(f"the model has no {EMBEDDING}: its architecture is unknown here")
     for name, weight in weights.items():
         check_numbers(name, weight)
     vocabulary, width = weights[EMBEDDING].shape
@@ -173,11 +175,8 @@ class Sums:
         text = batch.real.nonzero()[:, 0]
         for token in self.common:
             here = ids == token
-            plus(
-                own,
-                token,
-                square(slope.new_zeros(len(batch.ids), slope.shape[1]).index_add_(0, text[here], slope[here])),
-            )
+            texts = slope.new_zeros(len(batch.ids), slope.shape[1]).index_add_(0, text[here], slope[here])
+            plus(own, token, square(texts))
 
     def add_head(self, hidden: Tensor, curvature: Tensor) -> None:
         """What the head reads where common tokens are likely, but not certain."""

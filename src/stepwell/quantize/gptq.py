@@ -17,11 +17,14 @@ from torch import Tensor
 
 from stepwell.errors import DistillError
 from stepwell.quantize.curvature import Own, Term
-from stepwell.quantize.grids import Coded, Grid
+from stepwell.quantize.grids import Coded, Grid, rounded
 
 Floats = NDArray[np.float32]
-COLUMN_DAMPING, ROW_DAMPING = 0.01, 0.1
-"""Share of the mean diagonal that is added to it; more to R, which fewer tokens tell about."""
+DAMPING = (0.01, 0.1)
+"""Share of C's and R's mean diagonal that is added to it; more to R, which fewer tokens tell about."""
+NOISE = (3.0, 10.0)
+"""How much more, times the share of a matrix's squares that rounding loses: what is told of the parent holds less the
+coarser its formats are. Chosen on dev texts at 2 to 4 bits."""
 COLUMNS, ROWS = 128, 16
 """So many are rounded before the rest of the matrix hears of their errors; of rows more where there are many."""
 PARTS = 32
@@ -36,21 +39,30 @@ def solved(weight: Tensor, grid: Grid, terms: Sequence[Term], own: Own | None = 
     each = torch.stack([term.each for term in terms]).sum(0)
     columns = torch.stack([term.each.mean() * term.columns for term in terms]).sum(0)
     down, right = each.argsort(descending=True), columns.diagonal().argsort(descending=True)
-    inner = factor(columns[right][:, right], COLUMN_DAMPING).numpy()
+    for_columns, for_rows = damping(weight, grid)
+    inner = factor(columns[right][:, right], for_columns).numpy()
     coupled = len(terms) == 1 and terms[0].coupled
-    outer = factor(terms[0].rows[down][:, down], ROW_DAMPING) if coupled else None
+    outer = factor(terms[0].rows[down][:, down], for_rows) if coupled else None
     back = torch.empty_like(weight)
     back[down[:, None], right] = by_rows(weight[down][:, right], Lines.by(grid, down, right), inner, outer)
     if own is not None:
-        back[own.rows[:, None], right] = one_by_one(weight[own.rows][:, right], Lines.by(grid, own.rows, right), own)
+        lines = Lines.by(grid, own.rows, right)
+        back[own.rows[:, None], right] = one_by_one(weight[own.rows][:, right], lines, own, for_columns)
     return Coded(grid, back)
 
 
-def one_by_one(weight: Tensor, lines: Lines, own: Own) -> Tensor:
+def damping(weight: Tensor, grid: Grid) -> tuple[float, float]:
+    """Shares of C's and R's mean diagonal for a matrix on its grid."""
+    lost = (rounded(grid, weight).decoded() - weight).square().sum() / weight.square().sum().clamp(min=1e-30)
+    columns, rows = (least + times * float(lost) for least, times in zip(DAMPING, NOISE, strict=True))
+    return columns, rows
+
+
+def one_by_one(weight: Tensor, lines: Lines, own: Own, damped: float) -> Tensor:
     """Codes of rows that have each a C of its own."""
     codes = torch.empty_like(weight)
     for row, columns in enumerate(own.columns):
-        inner = factor(columns[lines.order][:, lines.order], COLUMN_DAMPING).numpy()
+        inner = factor(columns[lines.order][:, lines.order], damped).numpy()
         here = slice(row, row + 1)
         codes[here] = by_rows(weight[here], lines.part(here), inner, None)
     return codes
