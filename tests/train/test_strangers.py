@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from stepwell.quantize.network import matrices, swapped
 
 WRITER = ROOT / "models" / "house-writer"
 PROMPT = "name[The Mill], eatType[pub], food[French], area[riverside]"
-OPENVINO = os.environ.get("STEPWELL_OPENVINO_PYTHON", "")
+OPENVINO = sys.executable if find_spec("openvino_genai") else ""
 NUM_TOKENS = 12
 GENERATE = """
 import json, sys
@@ -69,7 +70,7 @@ def test_transformers_reads_its_words(tmp_path: Path, parent: student.Model) -> 
     assert words.encode(text, add_special_tokens=False) == parent.tokenizer.encode(text, add_special_tokens=False).ids
 
 
-@pytest.mark.skipif(not OPENVINO, reason="STEPWELL_OPENVINO_PYTHON must name a python that has openvino-genai")
+@pytest.mark.skipif(not OPENVINO, reason="needs OpenVINO: pip install 'stepwell[openvino]'")
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0"])
 def test_openvino_writes_what_torch_writes(tmp_path: Path, parent: student.Model, kind: str) -> None:
     coded = codes(parent, kind)
