@@ -58,7 +58,7 @@ INT3 = Format("int3_g32", 32, 0, 7, 32, 0, floors=True)
 NUM_CALIBRATION, NUM_SENSITIVITY, NUM_REPAIR = 256, 48, 96
 NUM_TEST = 630
 """As many as E2E's test set has."""
-REPAIR_S = 600.0
+REPAIR_S = 120.0
 QUICK = 12
 SEED = 0
 
