@@ -29,7 +29,6 @@ from recipes.writer import data
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.quantize import engine_kl
 from stepwell.distill import student
 from stepwell.errors import DistillError
 from stepwell.quantize.apply import applied
@@ -38,6 +37,9 @@ from stepwell.quantize.calibrate import measured as calibrated
 from stepwell.quantize.compressed import to_compressed
 from stepwell.quantize.divergence import Divergence
 from stepwell.quantize.elsewhere import Asked, Tool, quantized
+from stepwell.quantize.engine import Text
+from stepwell.quantize.engine_divergence import Spoken, spoken
+from stepwell.quantize.engine_divergence import ratio as ratio_of
 from stepwell.quantize.network import EMBEDDING, short, swapped
 from stepwell.quantize.recipe import Recipe, Rule
 
@@ -64,7 +66,7 @@ class Arm:
     cpu_s: float
 
 
-def ours(model: student.Model, texts: Sequence[engine_kl.Ids], folder: Path) -> Arm:
+def ours(model: student.Model, texts: Sequence[Text], folder: Path) -> Arm:
     """Ours, written as compressed-tensors and read again as the others are."""
     begun = process_time()
     batches = laid(texts, pad=model.words.pad)
@@ -79,7 +81,7 @@ def called(share: int) -> str:
     return "ours" if share == 1 else f"ours, 1/{share} texts"
 
 
-def theirs(tool: Tool, texts: Sequence[engine_kl.Ids], folder: Path, iters: int) -> Arm:
+def theirs(tool: Tool, texts: Sequence[Text], folder: Path, iters: int) -> Arm:
     """A library's."""
     ids = tuple((*prompt, *completion) for prompt, completion in texts)
     made = quantized(Asked(tool, "W4A16", WRITER, folder / tool, PYTHONS[tool], ids, iters=iters, device="cpu"))
@@ -95,16 +97,16 @@ def reloaded(python: Path, folder: Path) -> dict[str, Tensor]:
     return {short(name): weight for name, weight in load_file(out).items()}
 
 
-def ids(model: student.Model, part: str, num: int) -> list[engine_kl.Ids]:
+def ids(model: student.Model, part: str, num: int) -> list[Text]:
     """So many texts as people wrote them."""
     pairs = [(mr, text) for mr, texts in sorted(data.read(part).items()) for text in texts]
     return [(model.prompt_ids(mr), model.text_ids(text)) for mr, text in Random(SEED).sample(pairs, num)]
 
 
-def moved(model: student.Model, arm: Arm, parent: engine_kl.Parent) -> Divergence:
+def moved(model: student.Model, arm: Arm, parent: Spoken) -> Divergence:
     """How far the parent is from itself with these layers."""
     with swapped(model, arm.weights):
-        return engine_kl.compared(engine_kl.parent(model, parent.texts).said, parent)
+        return parent.compared(spoken(model, parent.texts).logprobs)
 
 
 def measure(*, quick: bool = False) -> dict[str, float]:
@@ -113,7 +115,7 @@ def measure(*, quick: bool = False) -> dict[str, float]:
     share = QUICK if quick else 1
     model = student.load(WRITER)
     texts = ids(model, "train", NUM_CALIBRATION // share)
-    parent = engine_kl.parent(model, ids(model, "test", NUM_TEST // share))
+    parent = spoken(model, ids(model, "test", NUM_TEST // share))
     with TemporaryDirectory() as name:
         arms = made(model, texts, Path(name), ITERS // share)
     found = {name: moved(model, arm, parent) for name, arm in arms.items()}
@@ -123,7 +125,7 @@ def measure(*, quick: bool = False) -> dict[str, float]:
     return figures(found, arms)
 
 
-def made(model: student.Model, texts: Sequence[engine_kl.Ids], folder: Path, iters: int) -> dict[str, Arm]:
+def made(model: student.Model, texts: Sequence[Text], folder: Path, iters: int) -> dict[str, Arm]:
     """Ours and those that can be had; the reason where one cannot is printed."""
     arms: dict[str, Arm] = {}
     for tool in PYTHONS:
@@ -145,7 +147,7 @@ def figures(found: Mapping[str, Divergence], arms: Mapping[str, Arm]) -> dict[st
         if not quick:
             print(f"  {key}: not measured at equal or less time", flush=True)
             continue
-        ratio, low, high = engine_kl.ratio(found[quick[0]], found[tool])
+        ratio, low, high = ratio_of(found[quick[0]], found[tool])
         print(f"  {key:<22} {ratio:.3f}  (95 %: {low:.3f} to {high:.3f}; {quick[0]})", flush=True)
         told[key] = ratio
     return told

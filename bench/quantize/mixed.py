@@ -42,6 +42,8 @@ from stepwell.quantize.allocate import Choice, allocated
 from stepwell.quantize.calibrate import Tokens, laid
 from stepwell.quantize.calibrate import measured as calibrated
 from stepwell.quantize.divergence import Divergence, Reference
+from stepwell.quantize.engine_divergence import Spoken, spoken
+from stepwell.quantize.engine_divergence import ratio as ratio_of
 from stepwell.quantize.export import to_gguf
 from stepwell.quantize.formats import PLAIN, Format
 from stepwell.quantize.grids import fit
@@ -81,9 +83,9 @@ class Case:
         return shelf(self.model, calibrated(self.model, self.laid(self.calibration)))
 
     @cached_property
-    def parent(self) -> engine_kl.Parent:
+    def parent(self) -> Spoken:
         """What it says of the test texts."""
-        return engine_kl.parent(self.model, self.test)
+        return spoken(self.model, self.test)
 
     @property
     def num_weights(self) -> int:
@@ -97,16 +99,14 @@ class Case:
     def moved(self, weights: Mapping[str, torch.Tensor]) -> Divergence:
         """How far weights move it, on the test texts, in torch."""
         with swapped(self.model, weights):
-            return engine_kl.compared(engine_kl.parent(self.model, self.test).said, self.parent)
+            return self.parent.compared(spoken(self.model, self.test).logprobs)
 
     def served(self, recipe: Recipe) -> Divergence:
         """How far a recipe's file is from it, on the test texts, in llama.cpp."""
         rules = chosen(recipe, self.shelf.shapes)
         coded = {name: self.shelf.coded(name, rule) for name, rule in rules.items() if rule.format not in PLAIN}
         with TemporaryDirectory() as folder:
-            return engine_kl.diverges(
-                to_gguf(self.folder, Path(folder) / "model.gguf", "F16", coded=coded), self.parent
-            )
+            return self.parent.diverges(to_gguf(self.folder, Path(folder) / "model.gguf", "F16", coded=coded))
 
 
 def writer(*, quick: bool) -> Case:
@@ -203,9 +203,9 @@ def ratios(of: Case) -> dict[str, tuple[float, float, float]]:
     )
     share = (sizes["3.6"] - size["Q3_K"]) / (size["Q4_K"] - size["Q3_K"])
     return {
-        "same_bytes": engine_kl.ratio(served["same_bytes"], served["Q3_K"]),
-        "between": engine_kl.ratio(served["3.6"], between(served["Q3_K"], served["Q4_K"], share)),
-        "int3_g32": engine_kl.ratio(torched["3.6"], torched["int3_g32"]),
+        "same_bytes": ratio_of(served["same_bytes"], served["Q3_K"]),
+        "between": ratio_of(served["3.6"], between(served["Q3_K"], served["Q4_K"], share)),
+        "int3_g32": ratio_of(torched["3.6"], torched["int3_g32"]),
     }
 
 

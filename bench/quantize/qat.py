@@ -32,6 +32,9 @@ from stepwell.distill.data import Example
 from stepwell.distill.plan import Plan
 from stepwell.quality import text
 from stepwell.quantize import apply, calibrate, divergence, fake
+from stepwell.quantize.engine import Text
+from stepwell.quantize.engine_divergence import ratio as ratio_of
+from stepwell.quantize.engine_divergence import spoken
 from stepwell.quantize.export import to_gguf
 from stepwell.quantize.recipe import Method, uniform
 
@@ -83,7 +86,7 @@ def held(model: student.Model, part: str, num: int) -> list[calibrate.Tokens]:
     return calibrate.laid(texts_of(model, part, num), pad=model.words.pad)
 
 
-def texts_of(model: student.Model, part: str, num: int) -> list[engine_kl.Ids]:
+def texts_of(model: student.Model, part: str, num: int) -> list[Text]:
     """The same as token ids of prompts and completions."""
     rows = list(data.read(part).items())
     some = rows[:: max(1, len(rows) // num)][:num]
@@ -119,11 +122,11 @@ def measure(*, quick: bool) -> dict[str, float]:
     codes = fake.coded(student.load(folder), uniform(FORMAT))
     files = {**rounded(out), "trained": to_gguf(folder, out / f"writer.{FORMAT}.qat.gguf", "F16", coded=codes)}
     model = student.load(WRITER)
-    parent = engine_kl.parent(model, texts_of(model, "test", num))
-    found = {name: engine_kl.diverges(file, parent) for name, file in files.items()}
+    parent = spoken(model, texts_of(model, "test", num))
+    found = {name: parent.diverges(file) for name, file in files.items()}
     print(engine_kl.told(found, {name: file.stat().st_size for name, file in files.items()}), flush=True)
     best = min(METHODS, key=lambda method: found[method].kl)
-    ratio, low, high = engine_kl.ratio(found["trained"], found[best])
+    ratio, low, high = ratio_of(found["trained"], found[best])
     print(f"trained / {best}: {ratio:.3f} [{low:.3f}, {high:.3f}], {cpu_s / 60:.1f} CPU-minutes of training")
     whole = to_gguf(WRITER, out / "writer.F16.gguf", "F16")
     scores = {

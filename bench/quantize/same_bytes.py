@@ -36,6 +36,9 @@ from stepwell.quantize.allocate import allocated
 from stepwell.quantize.calibrate import Calibration, laid
 from stepwell.quantize.calibrate import measured as calibrated
 from stepwell.quantize.divergence import Divergence, Reference
+from stepwell.quantize.engine import Text
+from stepwell.quantize.engine_divergence import Spoken, spoken
+from stepwell.quantize.engine_divergence import ratio as ratio_of
 from stepwell.quantize.export import to_gguf
 from stepwell.quantize.network import swapped
 from stepwell.quantize.recipe import Recipe, Rule, num_bytes
@@ -56,9 +59,9 @@ class Case:
 
     folder: Path
     model: student.Model
-    calibration: Sequence[engine_kl.Ids]
-    dev: Sequence[engine_kl.Ids]
-    test: Sequence[engine_kl.Ids]
+    calibration: Sequence[Text]
+    dev: Sequence[Text]
+    test: Sequence[Text]
     repair_s: float
 
     @cached_property
@@ -72,9 +75,9 @@ class Case:
         return shelf(self.model, self.calibrated)
 
     @cached_property
-    def parent(self) -> engine_kl.Parent:
+    def parent(self) -> Spoken:
         """What it says of the test texts."""
-        return engine_kl.parent(self.model, self.test)
+        return spoken(self.model, self.test)
 
     def on_dev(self, num: int = NUM_DEV) -> Reference:
         """What it says of dev texts."""
@@ -171,7 +174,7 @@ def measured(of: Case, folder: Path) -> dict[str, float]:
     sizes = {name: peers.matrix_bytes(file) for name, file in files.items()}
     if sizes["ours, best"] > sizes["Q4_K_S-imatrix"] or sizes["ours as Q4_0"] != sizes["Q4_0"]:
         raise RuntimeError(f"our files are not of the size that they are compared at: {sizes}")
-    found = {name: engine_kl.diverges(file, of.parent) for name, file in files.items()}
+    found = {name: of.parent.diverges(file) for name, file in files.items()}
     print(engine_kl.told(found, sizes))
     return {name: told(name, found, *pair) for name, pair in PAIRS.items()}
 
@@ -188,7 +191,7 @@ PAIRS = {
 
 def told(what: str, found: Mapping[str, Divergence], mine: str, theirs: str) -> float:
     """One ratio, printed with its interval."""
-    ratio, low, high = engine_kl.ratio(found[mine], found[theirs])
+    ratio, low, high = ratio_of(found[mine], found[theirs])
     print(f"  {what:<26} {ratio:.3f}  (95 %: {low:.3f} to {high:.3f})", flush=True)
     return ratio
 

@@ -31,7 +31,10 @@ class Spoken:
 
     def diverges(self, file: Path) -> Divergence:
         """How far a file is from it, in the engine. Raises DistillError where the engine cannot run the file."""
-        now = torch.from_numpy(engine.distributions(file, self.texts))
+        return self.compared(torch.from_numpy(engine.distributions(file, self.texts)))
+
+    def compared(self, now: Tensor) -> Divergence:
+        """How far distributions (tokens, vocabulary) are from it."""
         tokens = torch.tensor([len(completion) for _, completion in self.texts])
         rows = torch.stack([each.sum() for each in diverged(self.logprobs, now).split(tokens.tolist())])
         mean = float(rows.double().sum() / tokens.sum())
