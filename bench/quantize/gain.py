@@ -7,11 +7,11 @@ Stated before anything was run:
 - A file passes where the lower bound (one-sided, 95 %) of its score minus the parent's, paired by prompt, lies above
   minus the margin (`quantize_score.compared`, the search's own rule). The parent is the same model in 16 bits; all
   files answer in the engine.
-- The best preset is chosen of llama.cpp's by the very rule that chooses the winner: those that pass on the search
-  split, from the largest to smaller ones, until one fails on the gate split. It may be a mix that `llama-quantize`
-  makes or one format for all. Presets are tried on the search split from the smallest up; one that a third of the rows
-  shows to be worse is not asked the rest. Two more figures: presets that pass on the search split alone, and presets
-  with importances ("imatrix").
+- The best preset is chosen of llama.cpp's by the very rule that chooses the winner (`quantize/search.py`): of those
+  that pass on the search split the gate split tests the nearest to the parent, then smaller ones, until one fails. It
+  may be a mix that `llama-quantize` makes or one format for all; one that a third of the search rows shows to be worse
+  is not asked the rest. Two more figures: presets that pass on the search split alone, and presets with importances
+  ("imatrix").
 - The winner is the search's, which has to pass on the search split and on the gate split. Where none does, the model
   stays as it is: its 16-bit file counts. The search has eight minutes of one processor, and trains for files of a
   fifth of the 16-bit one where nothing so small passes.
@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import mean
 
@@ -40,9 +40,12 @@ from stepwell.campaigns import quantize, quantize_engine, quantize_score, quanti
 from stepwell.campaigns.quantize_job import Clock, Job, Results
 from stepwell.campaigns.quantize_task import BLEU, Row, Task
 from stepwell.campaigns.quantize_train import trained
+from stepwell.distill import student
+from stepwell.quality.files import sha256_of
 from stepwell.quantize import search
+from stepwell.quantize.engine_divergence import Spoken, spoken
 from stepwell.quantize.export import to_gguf
-from stepwell.quantize.frontier import Difference, Point, size, unbeaten
+from stepwell.quantize.frontier import Difference, Point, size
 from stepwell.quantize.recipe import uniform
 
 KEPT = Path("runs/bench-quantize-gain")
@@ -55,6 +58,8 @@ QUICK = ("clinc150",)
 """A quick run is of one task."""
 RATES = (5e-4,)
 """One, so that it has all of the time."""
+NUM_JUDGED = 128
+"""Search rows that tell how far a preset has moved."""
 FIRST = 3
 """A preset is asked the first of so many parts of the rows, then all."""
 CPU_HOURS_ENOUGH_S = 24 * 3600.0
@@ -68,6 +73,18 @@ class Bench:
     results: Results
     parent: Path
     """The model in 16 bits."""
+
+    @cached_property
+    def expected(self) -> Spoken:
+        """What the parent expects along some search rows."""
+        model = student.load(self.job.model)
+        rows = self.task.search[:NUM_JUDGED]
+        return spoken(model, [(model.prompt_ids(each.prompt), model.text_ids(each.completion)) for each in rows])
+
+    def moved(self, file: Path) -> float:
+        """A file's KL to the parent, nats a token, in the engine."""
+        key = (sha256_of(file), NUM_JUDGED)
+        return self.results.kept("moved", key, float, lambda: self.expected.diverges(file).kl)
 
     @property
     def task(self) -> Task:
@@ -164,17 +181,14 @@ def opened(made: tasks.Made, out: Path, budget_s: float) -> Bench:
 def best(bench: Bench, ladder: Sequence[Preset], stay: Preset) -> tuple[Preset, Preset]:
     """The preset that the search's rule chooses, and the smallest that passes on the search split; or `stay`."""
     by_name = {each.name: each for each in ladder}
-    passing: list[Point] = []
-    for each in ladder:
-        enough = len(unbeaten(passing, size, search.doubt)) >= search.MOST_GATED - 1
-        if not enough or each is ladder[-1]:
-            passing += [point for point in [searched(bench, each)] if point.passes]
-    ordered = search.order(passing, size)
+    points = [searched(bench, each) for each in ladder]
+    rows = len(bench.task.gate) / len(bench.task.search)
+    ordered = search.order(points, size, alpha=bench.job.alpha, rows=rows)
     tested, winner = search.gated(ordered, lambda each: bench.compared(by_name[each.name].file, bench.task.gate))
     for point in tested:
         verdict = "passes" if all(one.passes for one in point.gated) else "fails"
         print(f"    {said(by_name[point.name])} {verdict} on the gate split: {differences(point.gated)}", flush=True)
-    smallest = min(passing, key=size, default=None)
+    smallest = min((each for each in points if each.passes), key=size, default=None)
     return by_name[winner.name] if winner else stay, by_name[smallest.name] if smallest else stay
 
 
@@ -183,13 +197,12 @@ def searched(bench: Bench, preset: Preset) -> Point:
     rows = bench.task.search
     part = bench.compared(preset.file, rows[: len(rows) // FIRST])
     told = part if any(each.hopeless for each in part) else bench.compared(preset.file, rows)
-    nearness = 1 / preset.num_bytes  # the largest counts as the nearest to the parent
     return Point(
         name=preset.name,
         recipe=uniform("F16"),
         bits=0.0,
         num_bytes=preset.num_bytes,
-        kl=nearness,
+        kl=bench.moved(preset.file),
         preset=True,
         searched=told,
     )
