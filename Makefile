@@ -135,7 +135,7 @@ $(VENV_LLMC)/.llmc: | $(VENV_LLMC)/bin/python
 
 $(VENV_AUTOROUND)/.autoround: | $(VENV_AUTOROUND)/bin/python
 	@$(call pip_install,$(VENV_AUTOROUND),'$(TORCH)')
-	@$(call pip_install,$(VENV_AUTOROUND),'auto-round>=0.16')
+	@$(call pip_install,$(VENV_AUTOROUND),'auto-round>=0.16' gguf sentencepiece)
 	@touch $@
 
 $(VENV_ENGINES)/.engines: pyproject.toml | $(VENV_ENGINES)/bin/python
