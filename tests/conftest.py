@@ -20,7 +20,7 @@ import pytest
 from servers import Missing, PostgresServer, RedisServer, Server
 
 ROOT = Path(__file__).parent.parent
-WRITER = ROOT / "models" / "house-writer" / "house-writer.Q8_0.gguf"
+WRITER = ROOT / "models" / "house-writer" / "house-writer.gguf"
 START_S, STOP_S = 20.0, 20.0
 
 SCRIPTED = """

@@ -28,7 +28,7 @@ from stepwell.synth.recipe import load
 from stepwell.synth.row import Row, lacks, read
 from stepwell.synth.sift import Tools
 
-WRITER = Path(__file__).parents[2] / "models" / "house-writer" / "house-writer.Q8_0.gguf"
+WRITER = Path(__file__).parents[2] / "models" / "house-writer" / "house-writer.gguf"
 THRESHOLD, WORDS, LEAK_WORDS = 0.8, 5, 13
 NUM_HASHES = 128
 Pair = tuple[str, str]

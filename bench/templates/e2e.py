@@ -26,7 +26,7 @@ from stepwell.templates.harvest import Pair, delexicalised, harvest
 from stepwell.templates.prompt import answered_text
 from stepwell.templates.schema import Schema, Slot, Values
 
-WRITER = Path(__file__).parents[2] / "models" / "house-writer" / "house-writer.Q8_0.gguf"
+WRITER = Path(__file__).parents[2] / "models" / "house-writer" / "house-writer.gguf"
 SLOTS = {name.replace(" ", "_"): name for name in ATTRIBUTES}
 NAMES = ("name", "near")
 SAMPLES = (

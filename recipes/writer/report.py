@@ -79,7 +79,7 @@ def main() -> None:
         texts = data.read(part)
         mrs = list(texts)
         references = [texts[mr] for mr in mrs]
-        told[f"{part} gguf"] = scores(mrs, asyncio.run(served(folder / "house-writer.Q8_0.gguf", mrs)), references)
+        told[f"{part} gguf"] = scores(mrs, asyncio.run(served(folder / "house-writer.gguf", mrs)), references)
         told[f"{part} bf16"] = scores(mrs, greedy(model, mrs), references)
         several = [mr for mr in mrs if len(texts[mr]) > 1]
         firsts, others = [texts[mr][0] for mr in several], [texts[mr][1:] for mr in several]

@@ -11,7 +11,7 @@ from conftest import ROOT
 from stepwell.cli import main
 from stepwell.engines.figures import kept
 
-STUDENT = ROOT / "models" / "house-student" / "house-student.Q8_0.gguf"
+STUDENT = ROOT / "models" / "house-student" / "house-student.gguf"
 
 
 def test_it_measures_keeps_and_shows(

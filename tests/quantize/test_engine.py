@@ -17,7 +17,7 @@ from stepwell.quantize.engine import Job, Text, Told, distributions, run
 from stepwell.quantize.export import to_gguf
 
 WRITER = ROOT / "models" / "house-writer"
-FILE = WRITER / "house-writer.Q8_0.gguf"
+FILE = WRITER / "house-writer.gguf"
 PROMPT = "name[The Mill], eatType[pub], food[French], area[riverside]"
 SAID = " The Mill is a French pub by the riverside."
 

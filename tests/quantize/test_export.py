@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pytest
 
 from conftest import ROOT
 from stepwell.errors import DistillError
+from stepwell.quantize import recipe
 from stepwell.quantize.export import to_gguf
+from stepwell.quantize.recipe import chosen
 from stepwell.quantize.weights import read
 
 MODEL = ROOT / "models" / "house-writer"
@@ -37,15 +40,25 @@ def changed(folder: Path, file: str, change: Callable[[dict[str, Any]], object])
     return folder
 
 
-def test_the_shipped_file_is_what_the_folder_exports_to(tmp_path: Path) -> None:
-    out = to_gguf(MODEL, tmp_path / "model.gguf")
-    shipped = MODEL / "house-writer.Q8_0.gguf"
+@pytest.mark.parametrize("folder", [MODEL, MODEL.with_name("house-student")], ids=lambda folder: folder.name)
+def test_the_shipped_file_is_the_folders_by_the_recipe_beside_it(tmp_path: Path, folder: Path) -> None:
+    out = to_gguf(folder, tmp_path / "model.gguf", name=folder.name)
+    shipped = folder / f"{folder.name}.gguf"
     told, wanted = fields(out), fields(shipped)
-    assert {name: told[name] for name in wanted} == wanted
+    assert {name: told[name] for name in wanted if name != "general.file_type"} == {
+        name: value for name, value in wanted.items() if name != "general.file_type"
+    }
     ours, theirs = weights(out), weights(shipped)
     assert ours.keys() == theirs.keys()
-    for name, each in theirs.items():  # that one was rounded from 32 bits, this one from 16
-        assert np.abs(ours[name] - each).max() <= np.abs(each).max() / 64, name
+    for name, each in theirs.items():
+        assert np.sqrt(np.square(ours[name] - each).mean()) <= 0.6 * np.sqrt(np.square(each).mean()), name
+    shapes = {name.removeprefix("model."): each.shape for name, each in read(folder) if each.ndim > 1}
+    tied = json.loads((folder / "config.json").read_text())["tie_word_embeddings"]
+    asked = chosen(
+        recipe.read(folder / "recipe.json"), {k: v for k, v in shapes.items() if not (tied and k == "lm_head.weight")}
+    )
+    kinds = Counter(each.tensor_type.name for each in gguf.GGUFReader(shipped).tensors if len(each.shape) > 1)
+    assert kinds == Counter(rule.format for rule in asked.values())
     assert not list(tmp_path.glob(".*"))
 
 

@@ -158,7 +158,7 @@ def test_from_rows_to_a_specialist_that_serves(
     gate = root(recipe) / "gate"
     assert main(["distill", "promote", str(gate), "--to", "live", "--because", "a test"]) == 0
     ledger = tmp_path / "ledger.db"
-    names = {"writer": WRITER / "house-writer.Q8_0.gguf", "student": student / told["file"]["name"]}
+    names = {"writer": WRITER / "house-writer.gguf", "student": student / told["file"]["name"]}
     started = serve(SERVE.format(gate=gate, key=key, ledger=ledger, **names))
     with openai.OpenAI(base_url=started.url, api_key="none", max_retries=0) as ai:
         messages: Any = [{"role": "user", "content": PROMPTS[0]}]

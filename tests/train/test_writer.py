@@ -92,7 +92,7 @@ def test_what_is_exported_says_the_same_in_torch_and_in_llama_cpp(tmp_path: Path
     mrs = [pair.mr for pair in made[:6]]
     ids = torch.tensor([[1, 5, 6]])
     assert torch.allclose(model.hidden(ids), again.hidden(ids), atol=0.1)
-    said, told = train.greedy(again, mrs), answers(out / "house-writer.Q8_0.gguf", mrs)
+    said, told = train.greedy(again, mrs), answers(out / "house-writer.gguf", mrs)
     assert sum(a == b for a, b in zip(said, told, strict=True)) >= 4, (said, told)
 
 
@@ -135,6 +135,6 @@ def test_the_shipped_writer_is_small_and_says_the_same_in_both_forms() -> None:
         "name[The Velvet Heron], food[Italian], priceRange[cheap], customer rating[5 out of 5], familyFriendly[no]",
         "name[The Quiet Plum], eatType[coffee shop], food[Indian], area[city centre]",
     ]
-    said, told = train.greedy(model, mrs), answers(MODEL / "house-writer.Q8_0.gguf", mrs)
+    said, told = train.greedy(model, mrs), answers(MODEL / "house-writer.gguf", mrs)
     assert sum(a == b for a, b in zip(said, told, strict=True)) >= 2, (said, told)
     assert all(not len(slots.errors(slots.facts_of(mr), text)) for mr, text in zip(mrs, told, strict=True)), told

@@ -10,7 +10,7 @@ from pathlib import Path
 import stepwell
 from stepwell.errors import ConfigError
 
-MODEL = Path("models/house-writer/house-writer.Q8_0.gguf")
+MODEL = Path("models/house-writer/house-writer.gguf")
 NEEDS = {"rich": "rich", "sacrebleu": "sacrebleu", "xllamacpp": "xllamacpp"}
 
 

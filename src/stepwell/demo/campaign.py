@@ -90,7 +90,7 @@ def copied(folder: Path, model: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(EXAMPLE, folder)
     path = folder / "campaign.toml"
-    text = path.read_text(encoding="utf-8").replace("../../models/house-writer/house-writer.Q8_0.gguf", str(model))
+    text = path.read_text(encoding="utf-8").replace("../../models/house-writer/house-writer.gguf", str(model))
     text = text.replace('"../../runs/city-guide/site"', f'"{folder / "site"}"\nkey_env = "{KEY}"')
     path.write_text(text, encoding="utf-8")
     return path
