@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from random import Random
-from typing import TypeVar
 
 from msgspec import Struct
 
@@ -21,12 +20,11 @@ from stepwell.quantize.divergence import Reference
 from stepwell.quantize.formats import FORMATS, PLAIN
 from stepwell.quantize.frontier import Point
 from stepwell.quantize.grids import Coded
-from stepwell.quantize.network import swapped
-from stepwell.quantize.recipe import Method, Recipe, Rule, bits, chosen
-from stepwell.quantize.sensitivity import GGUF, NARROW, Entry, Table
+from stepwell.quantize.network import EMBEDDING, HEAD, swapped
+from stepwell.quantize.recipe import Method, Recipe, chosen
+from stepwell.quantize.sensitivity import GGUF, NARROW, Entry, Table, predicted
 from stepwell.quantize.shelf import Shelf, shelf
 
-Any_ = TypeVar("Any_")
 NUM_CALIBRATION = 256
 """Texts that methods look at."""
 NUM_JUDGED = 256
@@ -102,25 +100,21 @@ class Parent:
         with: which of the recipes are good, passes over search texts decide.
         """
 
+        def watch(done: int, num: int, _last: str) -> None:
+            self.clock.check()
+            self.job.tell(done, num, "what formats cost")
+
         def expect() -> Table:
             narrow = any(width % FORMATS["Q2_K"].block for _, width in self.shapes.values())
-            plan = [(name, each) for name in self.shapes for each in (NARROW if narrow else GGUF)]
-            entries = [self.foreseen(name, each) for name, each in progressing(self, "what formats cost", plan)]
-            return Table(METHOD, tuple(entries), self.calibration.num_tokens)
+            return predicted(self.shelf, formats=NARROW if narrow else GGUF, method=METHOD, watch=watch)
 
         return self.results.kept("foreseen", NUM_CALIBRATION, Table, expect)
 
-    def foreseen(self, name: str, format_: str) -> Entry:
-        """One matrix in one format."""
-        rows, width = self.shapes[name]
-        moved = self.shelf.weight(name, Rule(format_, METHOD)) - self.shelf.weights[name]
-        size = round(rows * width * bits(format_, width) / 8)
-        return Entry(name, rows, width, format_, size, self.calibration.cost(name, moved), 0.0)
-
+    @cached_property
     def products(self) -> Mapping[tuple[str, int, int], int]:
         """Nanoseconds of a product by format, rows and width."""
         wide = BATCHED if self.job.target == "cost" else 1
-        formats = sorted({*GGUF, *NARROW})
+        formats = sorted({*GGUF, *NARROW, "F16"})  # the parent's file, and rows that no other format fits
 
         def time() -> tuple[latency.Product, ...]:
             footprint = sum(4 * rows * width for rows, width in self.shapes.values()) // 8
@@ -132,14 +126,18 @@ class Parent:
         """What a matrix in a format costs, by the target."""
         if self.job.target == "size":
             return entry.num_bytes
-        return self.products().get((entry.format, entry.rows, entry.width), 0)
+        return self.time(entry.name, entry.format)
 
     def nanoseconds(self, recipe: Recipe) -> int:
         """What the products of a recipe are expected to take; 0 where only size counts."""
         if self.job.target == "size":
             return 0
-        times, rules = self.products(), chosen(recipe, self.shapes)
-        return sum(times.get((rules[name].format, *shape), 0) for name, shape in self.shapes.items())
+        return sum(self.time(name, rule.format) for name, rule in chosen(recipe, self.shapes).items())
+
+    def time(self, name: str, format_: str) -> int:
+        """Nanoseconds of a matrix's product; an embedding beside a head is only looked up."""
+        free = name == EMBEDDING and HEAD in self.shapes
+        return 0 if free else self.products[format_, *self.shapes[name]]
 
     def coded(self, point: Point) -> dict[str, Coded]:
         """A recipe's codes, to be written."""
@@ -150,11 +148,3 @@ class Parent:
 def some(rows: Sequence[Row], num: int, seed: int) -> list[Row]:
     """So many rows by chance, the same ones every time; fewer are among more."""
     return Random(seed).sample(list(rows), len(rows))[:num]  # noqa: S311 - no secret
-
-
-def progressing(parent: Parent, what: str, items: Sequence[Any_]) -> Iterator[Any_]:
-    """Items, telling how many are done, for as long as there is time."""
-    for at, each in enumerate(items, 1):
-        parent.clock.check()
-        yield each
-        parent.job.tell(at, len(items), what)
