@@ -5,6 +5,8 @@ The plan is written before anything is scored, and a folder holds one plan: with
 
 from __future__ import annotations
 
+import sqlite3
+from bisect import bisect_left
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,21 +27,35 @@ from stepwell.quantize import search
 from stepwell.quantize.search import Found, Margins, Plan
 
 LOCK = "search.lock"
+MOST_ROWS = 10**9
 
 
 def searched(job: Job) -> Found:
     """Search, or go on. Raises StepwellError for what cannot be searched."""
     clock = Clock(job.budget_s, cpu=job.cpu)
-    job.out.mkdir(parents=True, exist_ok=True)
-    with alone(job.out / LOCK.removesuffix(".lock")):
-        plan = sealed(job, planned(job))
-        if (job.out / FOUND).is_file():
-            found = msgspec.json.decode((job.out / FOUND).read_bytes(), type=Found)
-            if found.status != "incomplete":
-                return found
-        run = Search(job, plan, clock)
-        found = run.run()
-        quantize_out.written(job, plan, found, run.files)
+    asked = planned(job)
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DistillError(f"cannot be made ({error.strerror}): name another folder", file=str(job.out)) from error
+    try:
+        with alone(job.out / LOCK.removesuffix(".lock")):
+            return found_by(job, asked, clock)
+    except sqlite3.OperationalError as error:
+        what = f"another search is at work in it ({error}): wait, or name another folder"
+        raise DistillError(what, file=str(job.out)) from error
+
+
+def found_by(job: Job, asked: Plan, clock: Clock) -> Found:
+    """What is there already, or what searching finds. Raises StepwellError."""
+    plan = sealed(job, asked)
+    if (job.out / FOUND).is_file():
+        found = msgspec.json.decode((job.out / FOUND).read_bytes(), type=Found)
+        if found.status != "incomplete":
+            return found
+    run = Search(job, plan, clock)
+    found = run.run()
+    quantize_out.written(job, plan, found, run.files)
     return found
 
 
@@ -71,21 +87,27 @@ def planned(job: Job) -> Plan:
 
 def check_power(margins: Margins, num: int, alpha: float) -> None:
     """Raise DistillError where not even the parent's own answers could be shown to be within the margin."""
-    if margins.right and paired.interval(0, 0, num, alpha)[0] <= -margins.right:
-        needed = next(each for each in range(num, 10**9) if paired.interval(0, 0, each, alpha)[0] > -margins.right)
+    if margins.right and not shown(num, margins.right, alpha):
+        needed = bisect_left(range(MOST_ROWS), 1, key=lambda each: shown(each, margins.right, alpha))
         what = f"{num} prompts cannot show a margin of {margins.right:g}: it takes {needed}, or a wider margin"
         raise DistillError(f"{what}, even where no answer differs")
 
 
+def shown(num: int, margin: float, alpha: float) -> bool:
+    """Whether so many prompts, all answered alike, show that a share lies within the margin."""
+    return num > 0 and paired.interval(0, 0, num, alpha)[0] > -margin
+
+
 def model_sha256(folder: Path) -> str:
     """The name of a model: its weights, configuration and words. Raises DistillError where there are none."""
-    files = [*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json"), folder / "config.json"]
-    if not folder.is_dir() or len(files) < 3 or not (folder / "config.json").is_file():  # noqa: PLR2004
+    weights, needed = list(folder.glob("*.safetensors")), (folder / "config.json", folder / "tokenizer.json")
+    if not weights or not all(each.is_file() for each in needed):
         what = (
             "is no model with weights: name a Hugging Face folder, with config.json, tokenizer.json and *.safetensors"
         )
         raise DistillError(what, file=str(folder))
-    return sha256("".join(f"{each.name} {sha256_of(each)}\n" for each in sorted(files)).encode()).hexdigest()
+    files = sorted([*weights, *folder.glob("tokenizer*.json"), folder / "config.json"])
+    return sha256("".join(f"{each.name} {sha256_of(each)}\n" for each in files).encode()).hexdigest()
 
 
 def sealed(job: Job, plan: Plan) -> Plan:
@@ -94,7 +116,7 @@ def sealed(job: Job, plan: Plan) -> Plan:
     if path.is_file():
         try:
             before = msgspec.json.decode(path.read_bytes(), type=Plan)
-        except msgspec.DecodeError as error:
+        except (UnicodeDecodeError, msgspec.DecodeError) as error:
             raise DistillError(f"is no plan of a search ({error}): name another folder", file=str(path)) from error
         if differs := search.differing(before, plan):
             what = f"holds another search ({', '.join(differs)}): name another folder, or remove this one"
