@@ -13,6 +13,8 @@ from stepwell.cli.main import main
 COMMANDS = {
     "sensitivity": ("MODEL", "--task", "t.jsonl"),
     "apply": ("Q4_K", "MODEL", "--task", "t.jsonl", "--out", "x.gguf"),
+    "search": ("MODEL", "--task", "t.jsonl", "--margin", "0.01"),
+    "verify": ("x.gguf", "--model", "MODEL"),
     "compare": ("x.gguf", "--model", "MODEL", "--task", "t.jsonl"),
 }
 
@@ -33,3 +35,10 @@ def test_help_costs_nothing_heavy(name: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("wrong", [("--threads", "0"), ("--seed", "-1"), ("--threads", "many")])
+def test_numbers_that_are_none_are_said(wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["quantize", "search", *COMMANDS["search"], *wrong])
+    assert f"{wrong[1]!r} is no whole number from" in capsys.readouterr().err

@@ -30,8 +30,8 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--task", required=True, help="whose calibration texts are looked at: a name, TOML or rows")
     parser.add_argument("--out", type=Path, required=True, help="FILE.gguf, or a folder for compressed-tensors")
     parser.add_argument("--method", choices=METHODS, default="gptq", help="with a format (default: gptq)")
-    parser.add_argument("--seed", type=int, default=0, help="of the search that made the recipe (default: 0)")
-    parser.add_argument("--threads", type=int, default=1, help="the same number makes the same bytes")
+    parser.add_argument("--seed", type=needs.seed, default=0, help="of the search that made the recipe (default: 0)")
+    parser.add_argument("--threads", type=needs.count, default=1, help="the same number makes the same bytes")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
     parser.set_defaults(run=run)
 

@@ -31,7 +31,7 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--task", required=True, help="NAME of recipes/tasks, a TOML file or a file of rows")
     parser.add_argument("--split", choices=("search", "gate"), default="search", help="whose rows (default: search)")
     parser.add_argument("--rows", type=int, default=NUM_ROWS, help="so many of them at most (default: 128)")
-    parser.add_argument("--seed", type=int, default=0, help="by which rows are drawn")
+    parser.add_argument("--seed", type=needs.seed, default=0, help="by which rows are drawn")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
     parser.set_defaults(run=run)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from stepwell.cli.quantize import needs
 from stepwell.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--scheme", required=True, help="W4A16, W8A8, FP8, NVFP4 …; of AutoRound also Q2_K_S and so on")
     parser.add_argument("--python", type=Path, required=True, help="the interpreter of the tool's environment")
     parser.add_argument("--out", type=Path, required=True, help="a new folder; of a GGUF preset FILE.gguf")
-    parser.add_argument("--rows", type=int, default=NUM_ROWS, help="so many texts at most")
-    parser.add_argument("--iters", type=int, default=200, help="steps that AutoRound learns for each block")
+    parser.add_argument("--rows", type=needs.count, default=NUM_ROWS, help="so many texts at most")
+    parser.add_argument("--iters", type=needs.count, default=200, help="steps that AutoRound learns for each block")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=needs.count, default=1)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 

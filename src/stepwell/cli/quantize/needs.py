@@ -1,7 +1,8 @@
-"""What the subcommands share: the packages they need, recipes by name, and a bar."""
+"""What the subcommands share: the packages they need, numbers, recipes by name, and a bar."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,23 @@ def check() -> None:
     if lacking:
         extras = ",".join(sorted({NEEDED[name] for name in lacking}))
         raise ConfigError(f"needs {', '.join(lacking)}: pip install torch==2.13.0 'stepwell[{extras}]'")
+
+
+def count(told: str) -> int:
+    """A number from 1 on, as an argument. Raises ArgumentTypeError."""
+    return at_least(1, told)
+
+
+def seed(told: str) -> int:
+    """A number from 0 on, as an argument. Raises ArgumentTypeError."""
+    return at_least(0, told)
+
+
+def at_least(least: int, told: str) -> int:
+    """A whole number from `least` on. Raises ArgumentTypeError."""
+    if not told.isdecimal() or int(told) < least:
+        raise argparse.ArgumentTypeError(f"{told!r} is no whole number from {least} on")
+    return int(told)
 
 
 def recipe_of(told: str, method: Method) -> Recipe:

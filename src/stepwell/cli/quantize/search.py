@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import re
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from stepwell.cli.quantize import needs
 from stepwell.errors import ConfigError
 
 if TYPE_CHECKING:
     from stepwell.quantize.search import Found
 
-NEEDED = ("torch", "safetensors", "tokenizers", "jinja2", "numpy", "gguf", "polars", "rich", "xllamacpp")
 NO_WINNER = 1
+LEAST_ALPHA, EVEN = 1e-6, 0.5
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -42,17 +42,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="of what the 16-bit file takes: where nothing that passes is below, the model is trained for it",
     )
     parser.add_argument("--alpha", type=float, default=0.05, help="chance that a file wins that is worse by the margin")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="for what torch computes")
+    parser.add_argument("--seed", type=needs.seed, default=0)
+    parser.add_argument("--threads", type=needs.count, default=1, help="for what torch computes")
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
     parser.set_defaults(run=run)
 
 
 def run(given: argparse.Namespace) -> int:
     """Search or go on; 1 where there is no winner. Raises StepwellError."""
-    lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if lacking:
-        raise ConfigError(f"needs {', '.join(lacking)}: pip install torch==2.13.0 'stepwell[embedded,synth,train]'")
+    needs.check()
     logging.getLogger("gguf").setLevel(logging.WARNING)
     import torch  # noqa: PLC0415 - seconds, and only here
 
@@ -75,7 +73,7 @@ def run(given: argparse.Namespace) -> int:
                 out=out,
                 target=given.target,
                 at_most=share(given.at_most, "at-most"),
-                alpha=share(given.alpha, "alpha"),
+                alpha=chance(given.alpha),
                 budget_s=budget_s,
                 cpu=given.cpu,
                 seed=given.seed,
@@ -100,6 +98,13 @@ def share(value: float, field: str) -> float:
     """A share, 0 to below 1. Raises ConfigError."""
     if not 0 <= value < 1:
         raise ConfigError(f"is {value:g}: a share from 0 to below 1", field=field)
+    return value
+
+
+def chance(value: float) -> float:
+    """The chance of an error: some, and less than even. Raises ConfigError."""
+    if not LEAST_ALPHA <= value < EVEN:
+        raise ConfigError(f"is {value:g}: a chance from {LEAST_ALPHA:g} to below {EVEN:g}", field="alpha")
     return value
 
 

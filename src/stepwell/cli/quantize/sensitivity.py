@@ -44,8 +44,8 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--recipe", type=Path, help="write the mixture: a recipe.json for `quantize apply`")
     parser.add_argument("--out", type=Path, help="write the table as JSON")
     parser.add_argument("--picture", type=Path, help="write the table as an SVG picture")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=needs.seed, default=0)
+    parser.add_argument("--threads", type=needs.count, default=1)
     parser.add_argument("--json", action="store_true", help="print one JSON object, and no progress")
     parser.set_defaults(run=run)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from stepwell.cli.quantize import needs
 from stepwell.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from stepwell.verified import Manifest
 
-NEEDED = {"torch": "train", "gguf": "train", "tokenizers": "train", "xllamacpp": "embedded"}
 REFUSED = 1
 NUM_ROWS = 64
 WHOLE = 2
@@ -28,7 +27,7 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("file", type=Path, help="a GGUF file; FILE.manifest.json is written beside it")
     parser.add_argument("--model", type=Path, required=True, help="the Hugging Face folder that it was made from")
     parser.add_argument("--task", metavar="NAME", help="compare on its search rows; default: on a few sentences")
-    parser.add_argument("--rows", type=int, default=NUM_ROWS, help="so many rows of the task at most")
+    parser.add_argument("--rows", type=needs.count, default=NUM_ROWS, help="so many rows of the task at most")
     parser.add_argument("--kl-parent", type=float, default=float("inf"), help="nats a token from the model, at most")
     parser.add_argument("--json", action="store_true")
     parser.set_defaults(run=run)
@@ -36,10 +35,7 @@ def add(commands: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Verify; 1 where the file does not pass. Raises ConfigError, DistillError, StoreError."""
-    lacking = [name for name in NEEDED if find_spec(name) is None]
-    if lacking:
-        extras = ",".join(sorted({NEEDED[name] for name in lacking}))
-        raise ConfigError(f"needs {', '.join(lacking)}: pip install 'stepwell[{extras}]'")
+    needs.check()
     from stepwell.campaigns import quantize_task  # noqa: PLC0415 - polars
     from stepwell.distill import student  # noqa: PLC0415 - torch
     from stepwell.quantize.findings import Limits  # noqa: PLC0415
