@@ -54,7 +54,7 @@ def read(file: Path) -> Manifest | None:
     """A file's manifest; None where there is none, or one that cannot be read."""
     try:
         return msgspec.json.decode(place(file).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError):
         return None
 
 

@@ -47,7 +47,7 @@ def header(path: Path) -> Header:
             return parsed(file)
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", file=str(path), field="path") from error
-    except (ValueError, struct.error, MemoryError) as error:
+    except (ValueError, struct.error, MemoryError, RecursionError) as error:
         raise ConfigError(f"is no whole GGUF file ({error})", file=str(path), field="path") from error
 
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.errors import DistillError
+from stepwell.quality.files import lay
 from stepwell.quantize.formats import FORMATS, PLAIN, check, format_of
 
 Method = Literal["round", "clip", "scale", "gptq", "qat"]
@@ -66,10 +67,10 @@ def read(path: Path) -> Recipe:
     """A recipe.json. Raises DistillError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Recipe)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise DistillError(f"is no recipe ({error})", file=str(path)) from error
 
 
 def write(path: Path, recipe: Recipe) -> None:
-    """Write a recipe.json."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(recipe), indent=2) + b"\n")
+    """Write a recipe.json, whole or not at all."""
+    lay(path, msgspec.json.format(msgspec.json.encode(recipe), indent=2) + b"\n")

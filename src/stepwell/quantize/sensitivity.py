@@ -14,6 +14,7 @@ from msgspec import Struct
 from torch import Tensor
 
 from stepwell.errors import DistillError
+from stepwell.quality.files import lay
 from stepwell.quantize.allocate import Choice
 from stepwell.quantize.divergence import Divergence, Reference
 from stepwell.quantize.network import Network, swapped
@@ -159,12 +160,10 @@ def read(path: Path) -> Table:
     """A table that was written. Raises DistillError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Table)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise DistillError(f"is no table of sensitivities ({error})", file=str(path)) from error
 
 
 def write(path: Path, table: Table) -> None:
     """Write a table, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
-    part.replace(path)
+    lay(path, msgspec.json.format(msgspec.json.encode(table), indent=2) + b"\n")
