@@ -311,6 +311,8 @@ def test_the_card_says_what_won_by_which_rule_on_which_rows() -> None:
     assert "`3333333333333333`" in told
     assert "Left out for want of time: timing." in told
     assert "**none**" in card(plan(), found(None, ()), "model.gguf")
+    trained = msgspec.structs.replace(won, trained=True)
+    assert "keep the file" in card(plan(), found(trained, (trained,)), "model.gguf")
 
 
 def test_plans_tell_in_what_they_differ() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec.structs import replace
 
 from stepwell.campaigns.quantize_files import Files
 from stepwell.campaigns.quantize_job import Job
 from stepwell.quality.files import lay
 from stepwell.quantize.card import PICTURE, card
+from stepwell.quantize.frontier import Point
 from stepwell.quantize.manifest import shelve
 from stepwell.quantize.picture import picture
 from stepwell.quantize.recipe import Recipe
@@ -21,11 +23,19 @@ def written(job: Job, plan: Plan, found: Found, files: Files) -> None:
     name = f"{job.model.name}.gguf"
     if found.status == "found" and found.winner is not None:
         shelve(files.made(found.winner), job.out, name)
-        lay(job.out / RECIPE, pretty(found.winner.recipe))
+        lay(job.out / RECIPE, pretty(recipe_of(found.winner)))
     won = found.winner.name if found.winner else ""
     lay(job.out / PICTURE, picture(found.points, found.parent, won, title(plan, found)).encode())
     lay(job.out / CARD, card(plan, found, name).encode())
     lay(job.out / FOUND, pretty(found))
+
+
+def recipe_of(point: Point) -> Recipe:
+    """A recipe as it is written down: that weights were trained for it, says its method."""
+    if not point.trained:
+        return point.recipe
+    default, *rules = (replace(each, method="qat") for each in (point.recipe.default, *point.recipe.rules))
+    return Recipe(default, tuple(rules))
 
 
 def pretty(value: Found | Recipe) -> bytes:

@@ -13,7 +13,7 @@ PICTURE = "frontier.svg"
 
 def card(plan: Plan, found: Found, file: str) -> str:
     """README.md: verdict, picture, table, rule, splits; `file` is the winner's name in the folder."""
-    parts = (heading(plan, found, file), frontier(found), rule(plan, found), splits(plan), again(plan, file))
+    parts = (heading(plan, found, file), frontier(found), rule(plan, found), splits(plan), again(plan, found, file))
     return "\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -103,7 +103,12 @@ def splits(plan: Plan) -> Iterator[str]:
     yield from (f"| {name} | {plan.num_rows[name]:,} | `{told[:HASH_CHARS]}` |" for name, told in plan.splits.items())
 
 
-def again(plan: Plan, file: str) -> Iterator[str]:
+def again(plan: Plan, found: Found, file: str) -> Iterator[str]:
     """How to make it again."""
-    yield from ("", "## Recipe", "", f"`recipe.json`; `stepwell quantize apply` makes `{file}` of it and the parent")
+    yield from ("", "## Recipe", "")
+    if found.winner is not None and found.winner.trained:
+        yield f"`recipe.json` names the formats; the weights of `{file}` were trained for them, from the parent's"
+        yield f"(weights, configuration and tokenizer sha256 `{plan.model_sha256[:HASH_CHARS]}`): keep the file."
+        return
+    yield f"`recipe.json`; `stepwell quantize apply` makes `{file}` of it and the parent"
     yield f"(weights, configuration and tokenizer sha256 `{plan.model_sha256[:HASH_CHARS]}`) again."

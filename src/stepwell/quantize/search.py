@@ -187,11 +187,6 @@ def fall(points: Sequence[Point], told: Sequence[Difference], errors: Sequence[f
     return max(0.0, -sum(weight * kl * gap for kl, gap, weight in both) / square) if square else 0.0
 
 
-def doubt(point: Point) -> float:
-    """What the search split says against it: the chance of such a score were it worse by the whole margin."""
-    return max(each.p for each in point.searched)
-
-
 Test = Callable[[Point], tuple[Difference, ...]]
 """Scores a candidate on the gate split."""
 
