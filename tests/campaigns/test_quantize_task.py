@@ -99,6 +99,11 @@ def test_a_task_file_names_its_rows_from_its_own_folder(tmp_path: Path, monkeypa
         (SPLITS + 'scorer = "taste"', ConfigError, "t.toml:4: scorer: no verifier 'taste'.*bleu or exact"),
         ('calibration = "calibration.jsonl"\nsearch = "search.jsonl"', ConfigError, "'gate' is missing"),
         (SPLITS.replace('"gate.jsonl', '"nowhere.jsonl'), ConfigError, "t.toml:3: gate: nowhere.jsonl"),
+        (
+            SPLITS.replace('"gate.jsonl', '"$NO_SUCH_FOLDER/x.jsonl'),
+            ConfigError,
+            "t.toml:3: gate: .*variable is not set",
+        ),
         (SPLITS.replace('"gate.jsonl', '"search.jsonl'), DistillError, "3 rows of search hold what gate asks"),
         (SPLITS.replace('"gate.jsonl', '"bad.jsonl'), DistillError, "bad.jsonl:1: is no row of a task"),
         (SPLITS.replace('"gate.jsonl', '"blank.jsonl'), DistillError, "blank.jsonl:1: a row needs the texts"),

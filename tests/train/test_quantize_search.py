@@ -16,11 +16,10 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
-from safetensors.torch import load_file, save_file
 
 from conftest import ROOT
 from stepwell import verified
-from stepwell.campaigns import quantize_task
+from stepwell.campaigns import quantize_model, quantize_task
 from stepwell.campaigns.quantize import searched
 from stepwell.campaigns.quantize_job import Job
 from stepwell.campaigns.quantize_model import some
@@ -29,8 +28,9 @@ from stepwell.cli.main import main
 from stepwell.demo.city import questions
 from stepwell.distill import student
 from stepwell.distill.generate import generate
-from stepwell.errors import ConfigError, DistillError
+from stepwell.errors import DistillError
 from stepwell.quality.files import sha256_of
+from stepwell.quantize import candidates
 from stepwell.quantize.apply import applied
 from stepwell.quantize.export import to_gguf
 from stepwell.quantize.recipe import read
@@ -157,36 +157,39 @@ def test_what_a_search_leaves_can_be_read_replayed_and_served(story: Story, tmp_
 # --- what qualifies, and what is refused
 
 
-@pytest.fixture(scope="module")
-def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The house student with its first layer alone: it says nonsense, and other nonsense as soon as it is rounded."""
-    folder = tmp_path_factory.mktemp("model") / "shallow"
-    shutil.copytree(MODEL, folder, ignore=shutil.ignore_patterns("*.gguf*", "*.svg"))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
-    weights = load_file(folder / "model.safetensors")
-    kept = {name: weight for name, weight in weights.items() if ".layers." not in name or ".layers.0." in name}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
-def test_where_none_qualifies_the_model_stays_as_it_is(shallow: Path, task: Path, tmp_path: Path) -> None:
-    parent = to_gguf(shallow, tmp_path / "parent.gguf", "F16")
+def test_where_none_qualifies_the_model_stays_as_it_is(
+    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if there were 4 bits and no more, for a model that is to say the very same words."""
+    monkeypatch.setattr(quantize_model, "NARROW", ("Q4_0",))
+    monkeypatch.setattr(candidates, "fitting", lambda _: ["Q4_0"])
+    parent = to_gguf(MODEL, tmp_path / "parent.gguf", "F16")
     for part in ("search", "gate"):
         prompts = [each.prompt for each in quantize_task.rows(task.with_name(f"{part}.jsonl"))]
         texts = served(parent, prompts, max_tokens=60, watch=lambda _: None).texts
-        rows = ({"prompt": one, "completion": text or "?"} for one, text in zip(prompts, texts, strict=True))
-        tables.write(tmp_path / f"{part}.jsonl", rows)
+        tables.write(
+            tmp_path / f"{part}.jsonl", [{"prompt": a, "completion": b} for a, b in zip(prompts, texts, strict=True)]
+        )
     exact = written(tmp_path / "exact.toml", "exact", calibration=str(task.with_name("calibration.jsonl")))
     out = tmp_path / "out"
-    common = ["quantize", "search", str(shallow), "--task", str(exact), "-o", str(out), "--json"]
-    assert main([*common, "--margin", MARGIN]) == 1
+    common = ["quantize", "search", str(MODEL), "--task", str(exact), "-o", str(out), "--json"]
+    assert main([*common, "--margin", MARGIN, "--budget", "30s", "--cpu"]) == 1
     found = msgspec.json.decode((out / "found.json").read_bytes(), type=Found)
     assert found.status == "none"
     assert found.winner is None
+    assert found.left_out == ("training",)
     assert "the model stays as it is" in found.why
     assert not list(out.glob("*.gguf"))
     assert not (out / "recipe.json").exists()
+
+
+def test_a_model_that_cannot_do_the_task_is_not_searched(task: Path, tmp_path: Path) -> None:
+    for part in ("search", "gate"):
+        prompts = [each.prompt for each in quantize_task.rows(task.with_name(f"{part}.jsonl"))]
+        tables.write(tmp_path / f"{part}.jsonl", [{"prompt": each, "completion": "42"} for each in prompts])
+    exact = written(tmp_path / "exact.toml", "exact", calibration=str(task.with_name("calibration.jsonl")))
+    with pytest.raises(DistillError, match=r"the model itself has 0 of right.*anything passes"):
+        searched(job(MODEL, exact, tmp_path / "out"))
 
 
 def test_a_folder_holds_one_search(story: Story, task: Path, tmp_path: Path) -> None:
@@ -231,18 +234,10 @@ def test_what_cannot_be_searched_is_told(
 
 
 @pytest.mark.parametrize("lacking", ["*.safetensors", "config.json", "tokenizer.json", "*"])
-def test_a_model_without_weights_is_none(shallow: Path, task: Path, tmp_path: Path, lacking: str) -> None:
+def test_a_model_without_weights_is_none(task: Path, tmp_path: Path, lacking: str) -> None:
     folder = tmp_path / "model"
-    shutil.copytree(shallow, folder)
+    shutil.copytree(MODEL, folder, ignore=shutil.ignore_patterns("*.gguf*"))
     for each in folder.glob(lacking):
         each.unlink()
     with pytest.raises(DistillError, match="is no model with weights"):
         searched(job(folder, task, tmp_path / "out"))
-
-
-def test_a_missing_task_file_and_split_are_told(task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NO_SUCH_FOLDER", raising=False)
-    for path, said in (("gone.jsonl", "there is no such file"), ("$NO_SUCH_FOLDER/x.jsonl", "variable is not set")):
-        with pytest.raises(ConfigError, match=said) as caught:
-            quantize_task.load(written(tmp_path / "task.toml", gate=path, search=str(task.with_name("search.jsonl"))))
-        assert caught.value.line

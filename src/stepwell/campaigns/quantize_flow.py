@@ -19,6 +19,7 @@ from stepwell.campaigns.quantize_files import Files
 from stepwell.campaigns.quantize_job import Board, Clock, Job, Results, TimeIsUpError
 from stepwell.campaigns.quantize_model import NUM_JUDGED, Parent
 from stepwell.campaigns.quantize_task import Row
+from stepwell.errors import DistillError
 from stepwell.quality.files import lay
 from stepwell.quantize import candidates, search
 from stepwell.quantize.frontier import Difference, Point, divergence, expected_of, measure_of, size, spread, unbeaten
@@ -143,6 +144,7 @@ class Search:
         said = quantize_engine.answers(self.job, self.results, self.clock, file, self.job.task.search)
         self.scoring_s = said.cpu_s if self.clock.cpu else said.wall_s
         told = self.compared(self.job.task.search, file)
+        check_parent(told)
         self.parent = replace(self.parent, num_bytes=file.stat().st_size, searched=told, num_searched=self.num_rows)
 
     def by_divergence(self) -> list[Point]:
@@ -346,3 +348,11 @@ class Search:
             return self.found("none", f"no recipe qualifies: {what}; the model stays as it is", None, tested)
         passed = "; ".join(f"{told.metric} {told.score:.4g} against {told.parent:.4g}" for told in winner.gated)
         return self.found("found", f"{winner.name} keeps the quality on the gate split: {passed}", winner, tested)
+
+
+def check_parent(told: Sequence[Difference]) -> None:
+    """Raise DistillError where the parent itself is so bad at the task that anything would be within the margin."""
+    for each in told:
+        if each.parent <= each.margin:
+            what = f"the model itself has {each.parent:.3g} of {each.metric} on the search split: with a margin of"
+            raise DistillError(f"{what} {each.margin:g} anything passes; train it, or see to scorer and prompts")
