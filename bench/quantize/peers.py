@@ -11,17 +11,18 @@ import ctypes
 import json
 import tempfile
 from collections.abc import Mapping
+from ctypes import c_int, c_int64, c_size_t, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
-import xllamacpp
 from numpy.typing import NDArray
 
 from bench.quantize import peers_mix
 from stepwell.quantize import export
+from stepwell.quantize.wheel import Signatures, functions
 
 Floats = NDArray[np.float32]
 PRESETS = tuple(peers_mix.BASE)
@@ -31,20 +32,16 @@ GUIDED_ONLY = frozenset({"Q2_K_S"})
 """Presets that llama.cpp refuses to make without importances."""
 
 
+SIGNATURES: Signatures = {
+    "ggml_quantize_init": (None, (c_int,)),
+    "ggml_quantize_chunk": (c_size_t, (c_int, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p)),
+}
+
+
 @cache
 def library() -> ctypes.CDLL:
-    """The engine's shared library."""
-    found = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
-    found.ggml_quantize_init.argtypes = [ctypes.c_int]
-    found.ggml_quantize_chunk.argtypes = [
-        ctypes.c_int,
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-        *[ctypes.c_int64] * 3,
-        ctypes.c_void_p,
-    ]
-    found.ggml_quantize_chunk.restype = ctypes.c_size_t
-    return found
+    """llama.cpp's quantizers. Raises DistillError where the engine is not installed."""
+    return functions(SIGNATURES)
 
 
 def quantized(weight: Floats, format_: str, importance: Floats | None = None) -> NDArray[np.uint8]:

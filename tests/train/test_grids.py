@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import gguf
 import numpy as np
 import pytest
 import torch
+from bench.quantize import peers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from stepwell.errors import DistillError
-from stepwell.quantize import ggml, pack
+from stepwell.quantize import pack
 from stepwell.quantize.formats import FORMATS, check, format_of
 from stepwell.quantize.grids import Coded, Grid, codes, decoded, fit, grouped, rounded
 from stepwell.quantize.rounding import TRIES, clipped, nearest
@@ -105,20 +104,9 @@ def test_looking_for_steps_never_costs_more(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if FORMATS[name].engine == "gguf"])
 def test_fits_are_as_good_as_llama_cpps_own(name: str) -> None:
     wanted, costs = weight(3), importance(3)
-    theirs = torch.tensor(gguf.dequantize(quantized(name, wanted, costs), gguf.GGMLQuantizationType[name]))
+    theirs = torch.tensor(peers.dequantized(peers.quantized(wanted.numpy(), name, costs.numpy()), name))
     their_loss = float(((theirs - wanted).square() * costs).sum())
     assert loss(clipped(wanted, FORMATS[name], costs), wanted, costs) <= 1.01 * their_loss
-
-
-def quantized(name: str, wanted: Tensor, costs: Tensor) -> np.ndarray:
-    """By llama.cpp's quantizer, importances ("imatrix") included."""
-    library, kind = ggml.library(), ggml.TYPES[name]
-    rows, width = wanted.shape
-    data = np.empty((rows, library.ggml_row_size(kind, width)), np.uint8)
-    source, weights = np.ascontiguousarray(wanted.numpy()), np.ascontiguousarray(costs.numpy())
-    places = (ctypes.c_void_p(each.ctypes.data) for each in (source, data))
-    library.ggml_quantize_chunk(kind, *places, 0, rows, width, weights.ctypes.data)
-    return data
 
 
 def test_steps_of_compressed_tensors_are_a_row_or_a_group() -> None:

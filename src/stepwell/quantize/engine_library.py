@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from stepwell.errors import DistillError
 from stepwell.quantize.engine_server import flags
+from stepwell.quantize.wheel import Signatures, Strange, functions
 
 Floats = NDArray[np.float32]
 ROOM = 128
@@ -30,10 +30,6 @@ PIECE_BYTES = 1024
 CONTEXT, BATCH, SEQUENCES = 0, 1, 3
 """Which number of the context's structure is which."""
 POINTER, INT, CHARS = c.c_void_p, c.c_int32, c.c_char_p
-
-
-class Strange(DistillError):  # noqa: N818 - it says what is so
-    """This llama.cpp's C functions are not the ones that are known here."""
 
 
 class Raw(c.Structure):
@@ -56,7 +52,7 @@ class Batch(c.Structure):
     )
 
 
-SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
+SIGNATURES: Signatures = {
     "llama_model_default_params": (Raw, ()),
     "llama_context_default_params": (Raw, ()),
     "llama_model_load_from_file": (POINTER, (CHARS, Raw)),
@@ -84,18 +80,9 @@ HUSH = c.CFUNCTYPE(None, c.c_int, CHARS, POINTER)(lambda *_: None)
 
 @cache
 def library() -> c.CDLL:
-    """The wheel's library. Raises DistillError where it, or one of its functions, is missing."""
-    spec = find_spec("xllamacpp")
-    if spec is None or spec.origin is None:
-        raise DistillError("llama.cpp is needed: pip install 'stepwell[embedded]'")
-    try:
-        found = c.CDLL(str(next(Path(spec.origin).parent.glob("*.so"))))
-        for name, (gives, takes) in SIGNATURES.items():
-            function = getattr(found, name)
-            function.restype, function.argtypes = gives, takes
-        found.llama_log_set(HUSH, None)
-    except (StopIteration, OSError, AttributeError) as error:
-        raise Strange(f"this llama.cpp does not offer what is needed ({error})") from error
+    """The wheel's library, silent. Raises DistillError where it, or one of its functions, is missing."""
+    found = functions({**SIGNATURES, "llama_log_set": (None, (POINTER, POINTER))})
+    found.llama_log_set(HUSH, None)
     return found
 
 

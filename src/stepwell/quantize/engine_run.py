@@ -16,6 +16,7 @@ from stepwell.quantize import engine_library as library
 from stepwell.quantize import engine_server as server
 from stepwell.quantize import engine_transformers as transformers
 from stepwell.quantize.engine import Floats, Job, Told, Way
+from stepwell.quantize.wheel import Strange
 
 
 def main(folder: Path) -> None:
@@ -25,7 +26,7 @@ def main(folder: Path) -> None:
         told, made = WAYS[job.way](job)
         np.save(folder / "logprobs.npy", made, allow_pickle=False)
     except DistillError as error:
-        told = Told(str(error), strange=isinstance(error, library.Strange))
+        told = Told(str(error), strange=isinstance(error, Strange))
     part = folder / "told.part"
     part.write_bytes(msgspec.json.encode(told))
     part.replace(folder / "told.json")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from ctypes import POINTER, c_bool, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepwell.errors import DistillError
 from stepwell.quantize.weights import Floats
+from stepwell.quantize.wheel import Signatures, functions
 
 TYPES = {
     "F32": 0,
@@ -45,7 +43,7 @@ class Place(ctypes.Structure):
 
 Log = ctypes.CFUNCTYPE(None, c_int, c_char_p, c_void_p)
 Kinds = ctypes.CFUNCTYPE(POINTER(c_void_p), c_void_p)
-SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+SIGNATURES: Signatures = {
     "ggml_init": (c_void_p, (Place,)),
     "ggml_free": (None, (c_void_p,)),
     "ggml_log_set": (None, (Log, c_void_p)),
@@ -80,17 +78,10 @@ def silent(level: int, text: bytes, data: int | None) -> None:
 
 @cache
 def library() -> ctypes.CDLL:
-    """ggml, with its signatures. Raises DistillError where the engine is not installed."""
-    found = importlib.util.find_spec("xllamacpp")
-    files = sorted(Path(found.origin).parent.glob("*.so")) if found and found.origin else []
-    if not files:
-        raise DistillError("the engine is not installed: pip install 'stepwell[embedded]'")
-    loaded = ctypes.CDLL(str(files[0]))
-    for name, (answer, takes) in SIGNATURES.items():
-        each = getattr(loaded, name)
-        each.restype, each.argtypes = answer, takes
-    loaded.ggml_log_set(silent, None)
-    return loaded
+    """ggml, silent. Raises DistillError where the engine is not installed."""
+    found = functions(SIGNATURES)
+    found.ggml_log_set(silent, None)
+    return found
 
 
 @contextmanager
