@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from stepwell.campaigns.quantize_model import NUM_CALIBRATION, some
+from stepwell.campaigns.quantize_job import NUM_CALIBRATION
+from stepwell.campaigns.quantize_model import some
 from stepwell.campaigns.quantize_task import Task, tokens
 from stepwell.distill import student
 from stepwell.distill.student import Model

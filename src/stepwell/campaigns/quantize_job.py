@@ -34,6 +34,8 @@ Train = Callable[[Path, "Recipe", Task, Path, float], "Mapping[str, Coded]"]
 
 What comes back are the codes of its matrices; all else stays as it is.
 """
+NUM_CALIBRATION = 1024
+"""Texts that codes are found from, at most: a few hundred leave directions in which any error seems to cost nothing."""
 WRITING_S = 2.0
 """Kept for writing down what was found."""
 

@@ -8,7 +8,7 @@ from random import Random
 
 from msgspec import Struct
 
-from stepwell.campaigns.quantize_job import Clock, Job, Results
+from stepwell.campaigns.quantize_job import NUM_CALIBRATION, Clock, Job, Results
 from stepwell.campaigns.quantize_task import Row, tokens
 from stepwell.distill import student
 from stepwell.distill.student import Model
@@ -25,8 +25,6 @@ from stepwell.quantize.recipe import Method, Recipe, chosen
 from stepwell.quantize.sensitivity import GGUF, NARROW, Entry, Table, predicted
 from stepwell.quantize.shelf import Shelf, shelf
 
-NUM_CALIBRATION = 256
-"""Texts that methods look at."""
 NUM_JUDGED = 256
 """Texts of the search split, at most, that tell how far a recipe moves the model."""
 METHOD: Method = "gptq"

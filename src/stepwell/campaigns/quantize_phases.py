@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from stepwell.campaigns import learning
 from stepwell.campaigns.learning import Job, Quantized, Told, Watch
+from stepwell.campaigns.quantize_job import NUM_CALIBRATION
 from stepwell.distill.data import Example
 from stepwell.quantize.phases import Phase
 from stepwell.quantize.recipe import Recipe, Rule
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from stepwell.quantize.calibrate import Tokens
     from stepwell.quantize.grids import Coded
 
-NUM_CALIBRATION = 512
-"""Rows that codes are found from."""
 AFTER, TRAINED = "after", ("after", "late", "start")
 STUDENT = Path(learning.RUN, "student")
 

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from stepwell.campaigns.quantize_job import NUM_CALIBRATION
 from stepwell.campaigns.quantize_task import Row, Task, tokens
 from stepwell.distill import checkpoint, student, train
 from stepwell.distill.data import Example
@@ -35,8 +36,8 @@ from stepwell.quantize.network import short, swapped
 from stepwell.quantize.recipe import Recipe
 
 RATES = (5e-4, 2e-4)
-NUM_CALIBRATION, NUM_JUDGED = 256, 128
-"""Rows that GPTQ looks at; rows that tell how near a candidate is."""
+NUM_JUDGED = 128
+"""Rows that tell how near a candidate is."""
 TRIAL_STEPS, LEAST_STEPS, MOST_STEPS = 3, 20, 1_000
 SHARE = 0.85
 """Of the time, for steps; the rest is for measuring."""
