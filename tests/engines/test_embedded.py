@@ -16,22 +16,14 @@ from typing import Any
 
 import gguf
 import pytest
+from writer_asks import FACTS, all_of, ask, left_early
 
 from conftest import WRITER
 from stepwell import config as configuration
 from stepwell.config import EmbeddedEngine
 from stepwell.engines.embedded import Embedded
 from stepwell.errors import ConfigError, EngineRefusal, EngineUnavailable
-from stepwell.gateway import openai
-from stepwell.types import Caller, Chunk, Kind, Request
-
-FACTS = "name[The Amber Fox], eatType[pub], food[French], area[riverside]"
-
-
-def ask(kind: Kind = "chat", **fields: Any) -> Request:
-    asked = {"prompt": FACTS} if kind == "completion" else {"messages": [{"role": "user", "content": FACTS}]}
-    body = {"model": "writer", "temperature": 0, **asked, **fields}
-    return openai.parse(kind, json.dumps(body).encode(), id="1", caller=Caller("t", "p"), started_s=0.0)
+from stepwell.types import Kind
 
 
 @pytest.fixture
@@ -39,10 +31,6 @@ async def writer() -> AsyncIterator[Embedded]:
     engine = Embedded("writer", EmbeddedEngine(path=str(WRITER), threads=1, slots=4))
     yield engine
     await engine.close()
-
-
-async def all_of(engine: Embedded, request: Request) -> list[Chunk]:
-    return [chunk async for chunk in engine.generate(request)]
 
 
 async def said(engine: Embedded, **fields: Any) -> dict[str, Any]:
@@ -135,16 +123,7 @@ async def test_the_line_is_not_endless() -> None:
 async def test_closing_early_frees_the_slot(*, stream: bool) -> None:
     engine = Embedded("writer", EmbeddedEngine(path=str(WRITER), threads=1, slots=1, context_tokens=100_000))
     endless = ask(stream=stream, max_tokens=90_000, ignore_eos=True, temperature=1)
-    if stream:
-        chunks = engine.generate(endless)
-        await anext(chunks)
-        await chunks.aclose()
-    else:
-        asking = asyncio.ensure_future(all_of(engine, endless))
-        await asyncio.sleep(0.03)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
+    await left_early(engine, endless, after_s=0.03)
     began_s = time.monotonic()
     await asyncio.wait_for(said(engine), 20)
     assert engine.num_waiting == 0

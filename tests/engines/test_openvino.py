@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from writer_asks import FACTS, PLACE, all_of, ask, left_early
 
 from conftest import ROOT, WRITER
 from stepwell.config_embedded import EmbeddedEngine
@@ -20,28 +21,11 @@ from stepwell.engines import openvino
 from stepwell.engines.embedded import Embedded
 from stepwell.engines.openvino import OpenVino
 from stepwell.errors import ConfigError, EngineBadReply, EngineError, EngineRefusal, EngineUnavailable
-from stepwell.gateway import openai
-from stepwell.types import Caller, Chunk, Kind, Request
+from stepwell.types import Chunk, Kind
 
-FACTS = "name[The Amber Fox], eatType[pub], food[French], area[riverside]"
-PLACE = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 24},
-        "stars": {"type": "integer", "minimum": 1, "maximum": 5},
-    },
-    "required": ["name", "stars"],
-    "additionalProperties": False,
-}
 needs_openvino = pytest.mark.skipif(
     find_spec("openvino_genai") is None, reason="OpenVINO GenAI is not installed: pip install 'stepwell[openvino]'"
 )
-
-
-def ask(kind: Kind = "chat", **fields: Any) -> Request:
-    asked = {"prompt": FACTS} if kind == "completion" else {"messages": [{"role": "user", "content": FACTS}]}
-    body = {"model": "writer", "temperature": 0, **asked, **fields}
-    return openai.parse(kind, json.dumps(body).encode(), id="1", caller=Caller("t", "p"), started_s=0.0)
 
 
 def form(schema: Any) -> dict[str, Any]:
@@ -72,10 +56,6 @@ def loaded(file: Path) -> Any:
 def writer(loaded: Any) -> Any:
     assert not loaded.child.dead
     return loaded
-
-
-async def all_of(engine: Any, request: Request) -> list[Chunk]:
-    return [chunk async for chunk in engine.generate(request)]
 
 
 async def told(engine: Any, kind: Kind = "chat", **fields: Any) -> dict[str, Any]:
@@ -220,16 +200,7 @@ async def test_many_at_once(writer: Any) -> None:
 async def test_closing_early_frees_the_slot(file: Path, *, stream: bool) -> None:
     engine = OpenVino("writer", config(file, slots=1, context_tokens=20_000))
     endless = ask(stream=stream, max_tokens=19_000, ignore_eos=True, temperature=1)
-    if stream:
-        chunks = engine.generate(endless)
-        await anext(chunks)
-        await chunks.aclose()
-    else:
-        asking = asyncio.ensure_future(all_of(engine, endless))
-        await asyncio.sleep(0.1)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
+    await left_early(engine, endless, after_s=0.1)
     await asyncio.wait_for(said(engine), 20)
     assert engine.num_waiting == 0
     await engine.close()

@@ -11,7 +11,8 @@ import gguf
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_embedded import all_of, ask, said, text
+from test_embedded import said, text
+from writer_asks import PLACE, all_of, ask
 
 from conftest import WRITER
 from stepwell.config import ScriptedEngine
@@ -21,16 +22,6 @@ from stepwell.engines.embedded import Embedded
 from stepwell.engines.fallback import start
 from stepwell.engines.scripted import Scripted
 from stepwell.errors import EngineBadReply, EngineRefusal
-
-PLACE = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string", "maxLength": 24},
-        "stars": {"type": "integer", "minimum": 1, "maximum": 5},
-    },
-    "required": ["name", "stars"],
-    "additionalProperties": False,
-}
 
 
 def form(schema: Any) -> dict[str, Any]:
