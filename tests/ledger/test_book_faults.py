@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made import PRICE, book, rows, settled, wait, write
 from msgspec.structs import astuple
 
-from stepwell.errors import EngineTimeout
+from stepwell.errors import EngineTimeout, StoreError
 from stepwell.ledger.entry import MOST_TOKENS, entry
 from stepwell.ledger.file import SCHEMA, File
 from stepwell.ledger.listen import LENGTH
@@ -198,6 +198,28 @@ async def test_what_a_full_disk_refuses_to_the_end_is_said(tmp_path: Path, caplo
     assert ledger.num_dropped == 300
     assert len(rows(path)) == 1
     assert "300 entries are lost" in caplog.text
+
+
+async def test_what_comes_while_the_last_batch_is_refused_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = book(tmp_path / "ledger.db")
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    async def refused(_batch: object) -> None:
+        under_way.set()
+        await go_on.wait()
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(ledger.pipe, "write", refused)
+    ledger.record(settled(1))
+    await under_way.wait()
+    ledger.record(settled(2))
+    ended = asyncio.create_task(ledger.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await ended
+    assert ledger.num_dropped == 2
 
 
 async def test_a_refusing_disk_is_complained_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

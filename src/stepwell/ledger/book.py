@@ -88,6 +88,7 @@ class Book:
         self.closing.set()
         if self.writing is not None:
             await self.writing
+        self.enter()  # what came while the last batch was on its way
         if self.entries:
             log.error("the ledger %s cannot be written: %d entries are lost", self.path, len(self.entries))
             self.num_dropped += len(self.entries)
