@@ -9,6 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ from servers import Missing, PostgresServer, RedisServer, Server
 ROOT = Path(__file__).parent.parent
 WRITER = ROOT / "models" / "house-writer" / "house-writer.gguf"
 START_S, STOP_S = 20.0, 20.0
+OK = 200
 
 SCRIPTED = """
 [server]
@@ -47,6 +51,12 @@ class Gateway:
     port: int
     lines: list[str] = field(default_factory=list)
 
+    def wait_until_ready(self) -> None:
+        url, until_s = self.url.removesuffix("/v1") + "/readyz", time.monotonic() + START_S
+        while status(url) != OK and time.monotonic() < until_s:
+            time.sleep(0.02)
+        assert status(url) == OK
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)
@@ -55,6 +65,14 @@ class Gateway:
     @property
     def log(self) -> str:
         return (self.folder / "log.txt").read_text()
+
+
+def status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 Start = Callable[..., Gateway]

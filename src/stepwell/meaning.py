@@ -45,6 +45,12 @@ class ByMeaning(Struct, frozen=True):
         """What goes on beside requests: follow the logs, judge, learn."""
         return self.semantic.run(), self.audits.run(), self.audits.follow()
 
+    def unknown(self) -> str:
+        """What is still to be learned of all that was known before the start; empty where nothing is."""
+        if not self.semantic.tried:
+            return "the index is being read"
+        return "" if self.audits.tried else "labels are being learned from"
+
     async def ready(self) -> None:
         """Know at once what a gateway learns as it runs: every wording and every label. Raises StoreError."""
         await self.semantic.catch_up()

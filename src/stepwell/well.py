@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SECRET = b"stepwell"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+ONE_THREAD = ("OPENBLAS_NUM_THREADS", "1")
+"""Read as numpy is loaded. On busy cores its threads wait for each other, and requests for them: seconds, not 40 ms."""
 
 
 class Well(Struct, frozen=True, kw_only=True):
@@ -106,6 +108,7 @@ def build(config: Config, *, worker: str = "") -> Well:
 
     Raises ConfigError and StoreError where something it needs is not there.
     """
+    os.environ.setdefault(*ONE_THREAD)
     callers = {
         bearer(os.environ[key.env].encode()): Caller(key.tenant, key.principal or key.env) for key in config.keys
     }
@@ -138,7 +141,7 @@ def build(config: Config, *, worker: str = "") -> Well:
         settlers=(cache.settle, *counters, *settlers, *kept.settlers),
         new_id=ids(),
         keep_bytes=config.cache.max_answer_bytes,
-        ready=lambda: "" if meaning is None or meaning.semantic.tried else "the index is being read",
+        ready=lambda: "" if meaning is None else meaning.unknown(),
         metrics=lambda: metrics.text(num_lost=book.num_lost()) + told(meaning) + told(special),
         refused=metrics.refused,
         started_s=int(time()),

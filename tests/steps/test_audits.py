@@ -12,8 +12,9 @@ import pytest
 
 from stepwell.cache.rows import LABELS, encode
 from stepwell.errors import EngineUnavailable, StoreError
+from stepwell.quality.cut import fit
 from stepwell.quality.judge import Verdict, exact
-from stepwell.quality.promise import NUM_LABELS, Promise, Terms
+from stepwell.quality.promise import LEAST_LABELS, NUM_LABELS, SHUT, Fit, Past, Promise, Terms
 from stepwell.steps import audits as room
 from stepwell.steps import pace
 from stepwell.steps.audits import FOLLOWED, MOST_CHARS, Audits, family
@@ -177,6 +178,43 @@ async def test_a_label_that_cannot_be_read_is_left_out() -> None:
 
 
 LABEL = Label("cache", b"p", (1.0,), right=True, predicted=0.9, share=1.0, would_serve=False, at_s=0.0, version=1)
+
+
+async def read_once(made: Audits) -> None:
+    """Follow the labels until it says that they were read."""
+    task = asyncio.get_running_loop().create_task(made.follow())
+    async with asyncio.timeout(20):
+        while not made.tried:  # noqa: ASYNC110 - a flag, as /readyz reads it
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_who_has_read_the_labels_rules_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, tried = MemoryStore(1 << 20), []
+
+    def slow(past: Past) -> Fit:
+        tried.append(made.tried)
+        return fit(past)
+
+    monkeypatch.setattr(room, "fit", slow)
+    for _ in range(LEAST_LABELS):
+        await store.append(LABELS, encode(LABEL), 1e12)
+    made = audits(Told(), store=store)
+    await read_once(made)
+    assert tried == [False], "it says so when the first fit is made, not before"
+    assert made.promise.fit.num_labels == LEAST_LABELS
+    assert made.promise.fit.cut < SHUT
+
+
+async def test_where_labels_cannot_be_read_nobody_waits_for_them() -> None:
+    class Gone(MemoryStore):
+        async def since(self, log: bytes, position: int, most: int) -> list[tuple[int, bytes]]:  # noqa: ARG002
+            raise StoreError("gone")
+
+    made = audits(Told(), store=Gone(1 << 20))
+    await read_once(made)
+    assert made.tried
 
 
 async def test_what_breaks_ends_no_loop(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -86,6 +86,8 @@ class Audits:
         self.waiting: Counter[bytes] = Counter()
         """Places taken, by principal."""
         self.position = 0
+        self.tried = False
+        """Whether labels were once read and learned from; where the store is gone, nobody waits for them."""
         self.usd, self.num_dropped, self.num_unclear = 0.0, 0, 0
 
     # --- on the path of requests
@@ -198,6 +200,7 @@ class Audits:
                 await self.learn()
             except Exception:
                 log.exception("nothing can be learned from labels")
+            self.tried = True
             await asyncio.sleep(FOLLOW_S)
 
     async def learn(self) -> None:
