@@ -4,8 +4,9 @@ Stated before the test set was read:
 
 - The model is the house writer, every matrix in Q2_K, embedding and head included (2.6 bits a weight). Settings were
   chosen on E2E's dev set.
-- Trained: the writer with its weights rounded in every step learns what the writer in 32 bits expects at each token of
-  E2E's training texts (KL, nothing else). Which of its averaged weights are the best is decided on dev.
+- Trained: the writer, beginning with GPTQ's weights and rounding them in every step, learns what the writer in 32 bits
+  expects at each token of E2E's training texts (KL, nothing else). Which of its averaged weights are the best is
+  decided on dev.
 - GPTQ: our own, calibrated on texts of the same set; or rounding to nearest, should that be the better one.
 - KL is to the writer in 32 bits, a token of the human texts of E2E's test set, by the embedded engine on both files.
 - BLEU is of the engine's greedy texts for E2E's test set with all references, of the writer's 16-bit file less that of
@@ -36,6 +37,7 @@ from stepwell.quantize.engine import Text
 from stepwell.quantize.engine_divergence import ratio as ratio_of
 from stepwell.quantize.engine_divergence import spoken
 from stepwell.quantize.export import to_gguf
+from stepwell.quantize.network import swapped
 from stepwell.quantize.recipe import Method, uniform
 
 WRITER, KEPT = Path("models/house-writer"), Path("runs/bench-quantize-qat")
@@ -75,10 +77,25 @@ def learned(out: Path, plans: Sequence[Plan]) -> list[train.Trained]:
         return {"kl": found.kl, "top1": found.top1}
 
     for at, plan in enumerate(plans):
-        model = student.load(done[-1].folder if done else WRITER)
+        model = student.load(done[-1].folder if done else begun(out, parent))
         run = out / f"again-{at}" if at else out
         done.append(train.train(plan, model, texts, run, teacher=parent, transform=transform, dev=dev))
     return done
+
+
+def begun(out: Path, model: student.Model) -> Path:
+    """The writer with GPTQ's weights: training begins where they lead, nearer to it than its own, rounded."""
+    folder = out / "begun"
+    if not folder.is_dir():
+        codes = apply.applied(model, uniform(FORMAT), some(model))
+        with swapped(model, {name: each.decoded() for name, each in codes.items()}):
+            student.save(model, folder, {"from": student.fingerprint(WRITER)})
+    return folder
+
+
+def some(model: student.Model) -> list[calibrate.Tokens]:
+    """Texts that codes are found from."""
+    return calibrate.laid(texts_of(model, "train", NUM_CALIBRATION), pad=model.words.pad)
 
 
 def held(model: student.Model, part: str, num: int) -> list[calibrate.Tokens]:
@@ -96,7 +113,7 @@ def texts_of(model: student.Model, part: str, num: int) -> list[Text]:
 def rounded(out: Path) -> dict[str, Path]:
     """Files of the writer whose codes were found afterwards: to nearest, and by every method of ours that looks."""
     model = student.load(WRITER)
-    seen = calibrate.laid(texts_of(model, "train", NUM_CALIBRATION), pad=model.words.pad)
+    seen = some(model)
     found = calibrate.measured(model, seen)
     files = {}
     for method in METHODS:

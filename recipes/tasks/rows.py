@@ -23,7 +23,7 @@ from stepwell.synth.leaks import leaks
 
 VOCABULARY = 1024
 CONTEXT = 512
-NUM_DEV, NUM_CALIBRATION = 128, 2048
+NUM_DEV, NUM_CALIBRATION = 128, 8192
 SWAPS = {"viggo": 8, "sgd": 12}
 """Rows about something else that are tried for each text with facts."""
 INVENTED = {

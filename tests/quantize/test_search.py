@@ -105,14 +105,15 @@ def test_what_is_spread_has_both_ends(values: list[int], num: int) -> None:
 
 @given(POINTS, st.integers(1, 6))
 def test_the_gate_tests_the_nearest_first_then_smaller_and_smaller(points: list[Point], most: int) -> None:
-    ordered = order(points, size, most)
-    passing = [each for each in points if each.passes]
+    ordered = order(points, size, most, alpha=0.05, num_gated=10)
+    hopeful = [each for each in points if not each.hopeless]
     assert len(ordered) <= most
-    assert bool(ordered) is bool(passing)
-    assert all(each.passes for each in ordered)
+    assert bool(ordered) is bool(hopeful)
+    assert all(not each.hopeless for each in ordered)
     if ordered:
-        assert divergence(ordered[0]) == min(map(divergence, passing))
+        assert divergence(ordered[0]) == min(map(divergence, hopeful))
         assert all(size(one) > size(other) for one, other in pairwise(ordered))
+        assert all(divergence(one) < divergence(other) for one, other in pairwise(ordered))
 
 
 def promised(points: Sequence[Point], chances: dict[str, float]) -> float:
@@ -142,19 +143,30 @@ def test_luck_on_the_search_split_is_not_believed() -> None:
         point("5.6", 465, 0.0011, -0.1, searched=(difference(-0.1, 0.16),)),
         point("4.5", 386, 0.012, 0.55, searched=(difference(0.55, 0.4),)),
     ]
-    chances = likely(points, 0.05, 1.0)
+    chances = likely(points, 0.05, 10)
     assert chances["Q8_0"] > 0.99
     assert chances["5.6"] > 0.99
     assert 0.3 < chances["4.5"] < 0.8
-    assert [each.name for each in order(points, size)] == ["Q8_0", "5.6", "4.5"]
+    assert [each.name for each in order(points, size, alpha=0.05, num_gated=10)] == ["Q8_0", "5.6", "4.5"]
+
+
+def test_what_was_asked_little_is_no_step_and_still_beats_others() -> None:
+    points = [point("Q8_0", 670, 0.0001), point("rounded", 465, 0.006), point("mixed", 440, 0.004, num_searched=3)]
+    assert [each.name for each in order(points, size, alpha=0.05, num_gated=10, num_searched=10)] == ["Q8_0"]
 
 
 def test_what_falls_with_kl_is_expected_of_all() -> None:
     points = [point(f"p{at}", 100 - at, at / 10, -at / 5, searched=(difference(-at / 5, 0.1),)) for at in range(1, 5)]
-    chances = likely(points, 0.05, 1.0)
+    chances = likely(points, 0.05, 10)
     assert chances["p1"] > 0.99
     assert chances["p4"] < 0.001
-    assert likely(points, 0.05, 4.0)["p2"] > chances["p2"]  # more rows tell more
+    assert likely(points, 0.05, 40)["p2"] > chances["p2"]  # more rows tell more
+
+
+def test_what_a_smaller_file_beats_in_kl_is_no_step() -> None:
+    """A rounded file that a smaller one beats would only be one more that can fail by chance."""
+    points = [point("Q8_0", 670, 0.0001), point("rounded", 465, 0.006), point("mixed", 440, 0.004)]
+    assert [each.name for each in order(points, size, alpha=0.05, num_gated=10)] == ["Q8_0", "mixed"]
 
 
 @given(st.lists(st.booleans(), max_size=8))

@@ -23,6 +23,7 @@ from stepwell.campaigns import quantize_model, quantize_task
 from stepwell.campaigns.quantize import searched
 from stepwell.campaigns.quantize_job import Job
 from stepwell.campaigns.quantize_model import some
+from stepwell.campaigns.quantize_task import Task
 from stepwell.campaigns.served import served
 from stepwell.cli.main import main
 from stepwell.demo.city import questions
@@ -33,7 +34,8 @@ from stepwell.quality.files import sha256_of
 from stepwell.quantize import candidates
 from stepwell.quantize.apply import applied
 from stepwell.quantize.export import to_gguf
-from stepwell.quantize.recipe import read
+from stepwell.quantize.grids import Coded
+from stepwell.quantize.recipe import Recipe, read, uniform
 from stepwell.quantize.search import Found, Plan
 from stepwell.store import tables
 
@@ -157,9 +159,8 @@ def test_what_a_search_leaves_can_be_read_replayed_and_served(story: Story, tmp_
 # --- what qualifies, and what is refused
 
 
-def test_where_none_qualifies_the_model_stays_as_it_is(
-    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def strict(task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As if there were 4 bits and no more, for a model that is to say the very same words."""
     monkeypatch.setattr(quantize_model, "NARROW", ("Q4_0",))
     monkeypatch.setattr(candidates, "fitting", lambda _: ["Q4_0"])
@@ -170,9 +171,12 @@ def test_where_none_qualifies_the_model_stays_as_it_is(
         tables.write(
             tmp_path / f"{part}.jsonl", [{"prompt": a, "completion": b} for a, b in zip(prompts, texts, strict=True)]
         )
-    exact = written(tmp_path / "exact.toml", "exact", calibration=str(task.with_name("calibration.jsonl")))
+    return written(tmp_path / "exact.toml", "exact", calibration=str(task.with_name("calibration.jsonl")))
+
+
+def test_where_none_qualifies_the_model_stays_as_it_is(strict: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    common = ["quantize", "search", str(MODEL), "--task", str(exact), "-o", str(out), "--json"]
+    common = ["quantize", "search", str(MODEL), "--task", str(strict), "-o", str(out), "--json"]
     assert main([*common, "--margin", MARGIN, "--budget", "30s", "--cpu"]) == 1
     found = msgspec.json.decode((out / "found.json").read_bytes(), type=Found)
     assert found.status == "none"
@@ -181,6 +185,31 @@ def test_where_none_qualifies_the_model_stays_as_it_is(
     assert "the model stays as it is" in found.why
     assert not list(out.glob("*.gguf"))
     assert not (out / "recipe.json").exists()
+
+
+def test_what_was_trained_is_judged_as_what_it_is(strict: Path, tmp_path: Path) -> None:
+    """A point's divergence is of the codes that training found, and stays so when the search goes on."""
+    taught = []
+
+    def teach(folder: Path, recipe: Recipe, task: Task, _out: Path, seconds: float) -> dict[str, Coded]:
+        taught.append(seconds)
+        model = student.load(folder)  # a bad teacher: rounded codes, so that the divergence tells them from GPTQ's
+        return applied(model, uniform(recipe.default.format, "round"), quantize_task.tokens(model, task.calibration))
+
+    given = job(MODEL, strict, tmp_path / "out", train=teach, target="size")
+    points = {each.name: each for each in searched(given).points}
+    (name,) = (each for each in points if each.endswith(" trained"))
+    before, after = points[name.removesuffix(" trained")], points[name]
+    assert before.kl is not None
+    assert after.kl is not None
+    assert after.kl > 1.2 * before.kl
+    assert after.sha256 != before.sha256
+    for file in ("found.json", "order.json", "points.json"):
+        (given.out / file).unlink(missing_ok=True)
+    again = {each.name: each for each in searched(given).points}
+    assert again[name].kl == after.kl
+    assert len(taught) == 1
+    assert 0 < taught[0] < given.budget_s
 
 
 def test_a_model_that_cannot_do_the_task_is_not_searched(task: Path, tmp_path: Path) -> None:
@@ -215,7 +244,7 @@ def test_calibration_that_holds_what_the_gate_asks_is_refused(task: Path, tmp_pa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--task", "nothing"], "no task 'nothing'.*recipes/tasks/nothing.toml"),
+        (["--task", "nothing"], "no task 'nothing'.*recipes/tasks/nothing.toml.*banking77, clinc150, e2e"),
         (["--scorer", "taste"], "no verifier 'taste'.*or bleu or exact"),
         (["--scorer", "nowhere:nothing"], "cannot be loaded"),
         (["--margin", "a bit"], "write a share such as 0.01"),

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from stepwell.campaigns import quantize_engine, quantize_score
 from stepwell.campaigns.quantize_files import Files
-from stepwell.campaigns.quantize_job import Board, Clock, Job, Results, TimeIsUpError
+from stepwell.campaigns.quantize_job import Board, Clock, Job, Results, TimeIsUpError, Train
 from stepwell.campaigns.quantize_model import NUM_JUDGED, Parent
 from stepwell.campaigns.quantize_task import Row
 from stepwell.errors import DistillError
@@ -37,6 +37,8 @@ SCORED = 4
 """Recipes that are then asked all of them."""
 REFINED = 2
 """Times that further ones are asked, between the smallest that passes and the largest that does not."""
+STEPS = 4
+"""Times that those which the gate would test, by what is known then, are asked all search rows."""
 SIDE_BY_SIDE = 2
 """Files that answer at the same time, each on one core."""
 KL_SHARE = 0.5
@@ -85,6 +87,7 @@ class Search:
             self.by_score(self.by_divergence())
             self.refine()
             self.presets()
+            self.steps()
             self.time()
             self.train()
             ordered = self.state()
@@ -234,8 +237,24 @@ class Search:
         most = min((self.expected(each) for each in full if each.passes), default=float("inf"))
         failed = [each for each in every if each.hopeless or (each in full and not each.passes)]
         least = max((self.expected(each) for each in failed if self.expected(each) < most), default=0.0)
-        left = [each for each in every if each not in full and not each.preset and not each.hopeless]
-        return [each for each in unbeaten(left, self.expected, divergence) if least < self.expected(each) < most]
+        return [each for each in unbeaten(self.open, self.expected, divergence) if least < self.expected(each) < most]
+
+    def steps(self) -> None:
+        """Ask all search rows of what the gate would test, until that is what it will test."""
+        self.job.watch("steps")
+        for _ in range(STEPS):
+            known = self.board.points.values()
+            ordered = search.order(known, self.expected, alpha=self.plan.alpha, num_gated=self.plan.num_rows["gate"])
+            left = [each for each in ordered if each not in self.full]
+            if not left or not self.room("steps", self.seconds(self.job.task.search)):
+                return
+            self.scores(left[: self.fits(self.job.task.search)], self.job.task.search)
+
+    @property
+    def open(self) -> list[Point]:
+        """What was not asked all rows yet, and may still pass."""
+        full = self.full
+        return [each for each in self.board.points.values() if each not in full and not (each.preset or each.hopeless)]
 
     def presets(self) -> None:
         """Ask what anybody would take, too: it may win, and the picture shows it."""
@@ -261,19 +280,26 @@ class Search:
     def train(self) -> None:
         """Train for a smaller file, where nothing that passes is small enough."""
         wanted = self.wanted()
-        need_s = self.seconds(self.job.task.search)
-        if wanted is None or self.job.train is None or not self.room("training", LEAST_TRAINING_S + need_s):
+        need_s, teach = self.seconds(self.job.task.search), self.job.train
+        if wanted is None or teach is None or not self.room("training", LEAST_TRAINING_S + need_s):
             return
         self.job.watch("train")
         point = replace(wanted, name=f"{wanted.name} trained", trained=True, searched=(), num_searched=0, preset=False)
+        self.board.put(self.taught(point, teach, need_s))
+        self.scores([point], self.job.task.search)
+        self.time()
+
+    def taught(self, point: Point, teach: Train, need_s: float) -> Point:
+        """A point's file, made of what training finds, and how far that has moved; `need_s`: kept for the rest."""
+        judged = min(NUM_JUDGED, self.num_rows)
         if not self.files.path(point).is_file():
             left_s = self.clock.left_s - self.reserve_s - need_s
             folder = self.results.path("train", point.recipe, "")
-            codes = self.job.train(self.job.model, point.recipe, self.job.task, folder, left_s)
+            codes = teach(self.job.model, point.recipe, self.job.task, folder, left_s)
+            self.model.trained(point.recipe, judged, codes)
             self.files.made(point, codes)
-        self.board.put(point)
-        self.scores([point], self.job.task.search)
-        self.time()
+        moved = self.model.trained(point.recipe, judged)
+        return replace(point, kl=moved.kl, kl_error=moved.error)
 
     def wanted(self) -> Point | None:
         """What is to be trained for: the nearest to the parent of what is small enough; None where something passes."""
@@ -309,9 +335,10 @@ class Search:
     def state(self) -> list[Point]:
         """Write down in what order the gate will test, before it is read."""
         fitting = int(self.clock.left_s / max(self.seconds(self.job.task.gate), 1e-3)) - 1
-        left, most = list(self.full), max(1, min(search.MOST_GATED, fitting))
+        most = max(1, min(search.MOST_GATED, fitting))
         sizes = self.plan.num_rows
-        order = partial(search.order, alpha=self.plan.alpha, rows=sizes["gate"] / sizes["search"])
+        order = partial(search.order, alpha=self.plan.alpha, num_gated=sizes["gate"], num_searched=sizes["search"])
+        left = list(self.board.points.values())
         ordered = order(left, self.measure, most)
         while unsound := [each for each in ordered if not self.sound(each)]:
             left = [each for each in left if each not in unsound]
@@ -344,7 +371,9 @@ class Search:
         for each in tested:
             self.board.put(each)
         if winner is None:
-            what = "the gate split did not confirm the first candidate" if tested else "none passes on the search split"
+            what = (
+                "the gate split did not confirm the first candidate" if tested else "all are worse on the search split"
+            )
             return self.found("none", f"no recipe qualifies: {what}; the model stays as it is", None, tested)
         passed = "; ".join(f"{told.metric} {told.score:.4g} against {told.parent:.4g}" for told in winner.gated)
         return self.found("found", f"{winner.name} keeps the quality on the gate split: {passed}", winner, tested)

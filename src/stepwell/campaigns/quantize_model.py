@@ -12,6 +12,7 @@ from stepwell.campaigns.quantize_job import NUM_CALIBRATION, Clock, Job, Results
 from stepwell.campaigns.quantize_task import Row, tokens
 from stepwell.distill import student
 from stepwell.distill.student import Model
+from stepwell.errors import DistillError
 from stepwell.quantize import latency
 from stepwell.quantize.calibrate import Tokens, measured
 from stepwell.quantize.candidates import Shapes
@@ -90,6 +91,19 @@ class Parent:
             return Moved(found.kl, found.error, found.top1)
 
         return self.results.kept("kl", (recipe, num_rows), Moved, look)
+
+    def trained(self, recipe: Recipe, num_rows: int, codes: Mapping[str, Coded] | None = None) -> Moved:
+        """The same for codes that training found; they are needed once, for nobody can find them again."""
+
+        def look() -> Moved:
+            if codes is None:
+                raise DistillError("the divergence of what was trained is lost: remove the folder, and search again")
+            reference = self.reference(num_rows)
+            with swapped(self.model, {name: each.decoded() for name, each in codes.items()}):
+                found = reference.of(self.model)
+            return Moved(found.kl, found.error, found.top1)
+
+        return self.results.kept("kl-trained", (recipe, num_rows), Moved, look)
 
     def table(self) -> Table:
         """What each matrix is expected to lose by each format, from what its errors cost on the calibration texts.

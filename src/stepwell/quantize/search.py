@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from stepwell.errors import ConfigError
-from stepwell.quantize.frontier import Difference, Measure, Point, Target, divergence
+from stepwell.quantize.frontier import Difference, Measure, Point, Target, divergence, unbeaten
 
 MARGIN = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*(bleu)?\s*", re.IGNORECASE)
 RIGHT_MARGIN = 0.01
@@ -27,11 +27,12 @@ NORMAL = NormalDist()
 MOST_GATED = 5
 """Candidates that the gate reads, at most."""
 RULE = (
-    "Of the candidates that pass on the search split the gate split tests first the one nearest to the parent (KL), "
-    "then smaller and smaller ones by the target, as promises the most: what each spares, by how likely it passes, as "
-    "all candidates' scores and KL say together. The first that fails ends it, the last that passed wins. To pass: the "
-    "lower bound (one-sided, {level:.0%}) of score minus parent's score, paired by prompt, lies above minus the "
-    "margin, in every metric. If none passes, the model stays as it is."
+    "Candidates are those that were asked all search rows, are not shown there to be worse by more than the margin, "
+    "and are beaten by no other one in KL and target both. Of them the gate split tests first the one nearest to the "
+    "parent, then smaller and smaller ones by the target, as promises the most: what each spares, by how likely it "
+    "passes, as all candidates' scores and KL say together. The first that fails ends it, the last that passed "
+    "wins. To pass: the lower bound (one-sided, {level:.0%}) of score minus parent's score, paired by prompt, lies "
+    "above minus the margin, in every metric. If none passes, the model stays as it is."
 )
 Status = Literal["found", "none", "incomplete"]
 """incomplete: the budget ended before the gate; the same command goes on."""
@@ -124,23 +125,23 @@ def order(
     measure: Measure,
     most: int = MOST_GATED,
     *,
-    alpha: float = 0.05,
-    rows: float = 1.0,
+    alpha: float,
+    num_gated: int,
+    num_searched: int = 0,
 ) -> list[Point]:
-    """In what order the gate tests, of those that pass on the search split: the nearest to the parent, then smaller.
+    """In what order the gate tests: the nearest to the parent of those that may pass, then smaller ones.
 
-    Every test may fail by chance, and ends it: of all orders this one is expected to spare the most. `rows`: of the
-    gate split for one of the search split.
+    Every test may fail by chance, and ends it: of all orders this one is expected to spare the most. What another one
+    beats in KL and target both is no step: it spares less, and fails sooner. `num_gated`: rows of the gate split;
+    `num_searched`: search rows of which a step must have been asked all.
     """
     scored = [each for each in points if each.searched]
-    known = (each for each in scored if each.passes and measure(each) < float("inf"))
-    passing = sorted(known, key=measure, reverse=True)
-    if not passing or most < 1:
+    hopeful = [each for each in scored if not each.hopeless and measure(each) < float("inf")]
+    steps = [each for each in unbeaten(hopeful, measure, divergence)[::-1] if each.num_searched >= num_searched]
+    if not steps or most < 1:
         return []
-    nearest = min(passing, key=lambda point: (divergence(point), measure(point)))
-    chance = likely(scored, alpha, rows)
-    smaller = [each for each in passing if measure(each) < measure(nearest)]
-    return best_from([nearest, *smaller], [chance[each.name] for each in [nearest, *smaller]], measure, most)
+    chance = likely(scored, alpha, num_gated)
+    return best_from(steps, [chance[each.name] for each in steps], measure, most)
 
 
 def best_from(points: Sequence[Point], chances: Sequence[float], measure: Measure, most: int) -> list[Point]:
@@ -164,7 +165,7 @@ def best_from(points: Sequence[Point], chances: Sequence[float], measure: Measur
     return found
 
 
-def likely(points: Sequence[Point], alpha: float, rows: float) -> dict[str, float]:
+def likely(points: Sequence[Point], alpha: float, num_gated: int) -> dict[str, float]:
     """How likely each passes on the gate split: whether its own score was lucky on the search split is not known.
 
     What is expected of it is what scores fall by with KL, over all points; what chance adds, the width of its bounds.
@@ -175,7 +176,7 @@ def likely(points: Sequence[Point], alpha: float, rows: float) -> dict[str, floa
         slope = fall(points, told, errors)
         for point, each, error in zip(points, told, errors, strict=True):
             room = (each.margin - slope * (point.kl or 0.0)) / error
-            found[point.name] *= NORMAL.cdf(room * rows**0.5 - z)
+            found[point.name] *= NORMAL.cdf(room * (num_gated / point.num_searched) ** 0.5 - z)
     return found
 
 
