@@ -189,6 +189,23 @@ async def test_llama_cpps_own_port_is_locked(writer: Embedded) -> None:
     caught.value.close()
 
 
+def test_what_is_closed_as_soon_as_it_is_loaded_does_not_wait_for_itself() -> None:
+    code = f"""
+from stepwell.config import EmbeddedEngine
+from stepwell.engines.embedded import loaded
+for _ in range(5):
+    loaded(EmbeddedEngine(path={str(WRITER)!r}, threads=1))
+"""
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+
+
+async def test_what_llama_cpp_counts_is_not_told_to_strangers(writer: Embedded) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        await asyncio.to_thread(urllib.request.urlopen, f"{writer.server.listening_address}/metrics")
+    assert caught.value.code == 401
+    caught.value.close()
+
+
 def test_a_process_that_used_it_ends_cleanly_and_quietly() -> None:
     code = f"""
 import asyncio, sys

@@ -21,6 +21,7 @@ from stepwell.config_embedded import EmbeddedEngine, complaints
 from stepwell.engines import replay
 from stepwell.engines.across import Across
 from stepwell.engines.gguf_header import MAGIC, header
+from stepwell.engines.llama import started
 from stepwell.engines.openai import ASIDE
 from stepwell.engines.structured import Shape, checked, shape_of, unable
 from stepwell.errors import ConfigError, EngineBadReply, EngineError, EngineRefusal, EngineUnavailable
@@ -170,7 +171,7 @@ def loaded(config: EmbeddedEngine) -> Any:  # noqa: ANN401
     import xllamacpp  # noqa: PLC0415 - heavy, and only where a model is embedded
 
     try:
-        return xllamacpp.Server(params(xllamacpp.CommonParams(), config))
+        return started(params(xllamacpp.CommonParams(), config))
     except RuntimeError as error:
         raise ConfigError(f"llama.cpp cannot load it ({error})", file=str(path), field="path") from error
 

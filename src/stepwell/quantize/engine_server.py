@@ -12,6 +12,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 from numpy.typing import NDArray
 
+from stepwell.engines.llama import started
 from stepwell.errors import DistillError
 
 Floats = NDArray[np.float32]
@@ -32,7 +33,7 @@ def opened(file: Path, longest: int, threads: int = 1) -> Any:  # noqa: ANN401 -
     given.cpuparams.n_threads = given.cpuparams_batch.n_threads = threads
     given.warmup, given.verbosity, given.api_keys = False, -1, [KEY]
     try:
-        return xllamacpp.Server(given)
+        return started(given)
     except RuntimeError as error:
         raise DistillError(f"llama.cpp cannot load it ({error})") from error
 
