@@ -18,10 +18,11 @@ STYLE = (
     f".point{{fill:{INK};stroke:{INK}}}.preset{{fill:none;stroke:{PALE};stroke-width:1.6}}"
     f".bar{{stroke:{INK};stroke-width:1.3;opacity:.55}}.bar.preset{{stroke:{PALE}}}"
     ".parent{fill:#7c7466;stroke:#7c7466}"
-    f".winner{{fill:{MARK};stroke:{MARK}}}.bar.winner{{stroke:{MARK};opacity:1;stroke-width:2}}.won{{fill:{MARK}}}"
+    f".winner{{fill:{MARK};stroke:{MARK}}}.bar.winner{{stroke:{MARK};opacity:1;stroke-width:2}}"
+    f".won{{fill:{MARK};paint-order:stroke;stroke:#fff;stroke-width:3px}}"
     f".frontier{{fill:none;stroke:{INK};stroke-width:1.4;opacity:.6}}"
     "@media(prefers-color-scheme:dark){.title,.name{fill:#e9e3d6}.grid{stroke:#2b313b}.point{fill:#4aa9ee;stroke:#4aa9ee}"
-    ".bar{stroke:#4aa9ee}.frontier{stroke:#4aa9ee}.won{fill:#e08a5b}.winner{fill:#e08a5b;stroke:#e08a5b}}"
+    ".bar{stroke:#4aa9ee}.frontier{stroke:#4aa9ee}.won{fill:#e08a5b;stroke:#0d1117}.winner{fill:#e08a5b;stroke:#e08a5b}}"
 )
 MEGA, KILO = 1e6, 1e3
 ROOM = 0.06
