@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from random import Random
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -25,6 +26,9 @@ from stepwell.quantize.network import EMBEDDING, HEAD, swapped
 from stepwell.quantize.recipe import Method, Recipe, chosen
 from stepwell.quantize.sensitivity import GGUF, NARROW, Entry, Table, predicted
 from stepwell.quantize.shelf import Shelf, shelf
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NUM_JUDGED = 256
 """Texts of the search split, at most, that tell how far a recipe moves the model."""
@@ -85,10 +89,7 @@ class Parent:
 
         def look() -> Moved:
             self.clock.check()
-            reference = self.reference(num_rows)  # before the weights are others
-            with swapped(self.model, self.shelf.all(recipe)):
-                found = reference.of(self.model)
-            return Moved(found.kl, found.error, found.top1)
+            return self.apart(self.shelf.all(recipe), num_rows)
 
         return self.results.kept("kl", (recipe, num_rows), Moved, look)
 
@@ -98,12 +99,16 @@ class Parent:
         def look() -> Moved:
             if codes is None:
                 raise DistillError("the divergence of what was trained is lost: remove the folder, and search again")
-            reference = self.reference(num_rows)
-            with swapped(self.model, {name: each.decoded() for name, each in codes.items()}):
-                found = reference.of(self.model)
-            return Moved(found.kl, found.error, found.top1)
+            return self.apart({name: each.decoded() for name, each in codes.items()}, num_rows)
 
         return self.results.kept("kl-trained", (recipe, num_rows), Moved, look)
+
+    def apart(self, weights: Mapping[str, Tensor], num_rows: int) -> Moved:
+        """How far the model is from itself with these matrices in place."""
+        reference = self.reference(num_rows)  # before the weights are others
+        with swapped(self.model, weights):
+            found = reference.of(self.model)
+        return Moved(found.kl, found.error, found.top1)
 
     def table(self) -> Table:
         """What each matrix is expected to lose by each format, from what its errors cost on the calibration texts.
